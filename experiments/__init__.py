@@ -1,0 +1,1 @@
+"""The first fair test of NeuroPlastic: data, training, records, statistics, figures, report."""

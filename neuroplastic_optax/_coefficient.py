@@ -1,0 +1,177 @@
+"""The plasticity coefficient of one leaf: three normalised signals, weighted and bounded."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from neuroplastic_optax import _checks
+
+
+class Coefficient(NamedTuple):
+    """The plasticity coefficient of one leaf, and its gradient-only part."""
+
+    alpha: jax.Array  # the leaf's shape, or () when tensorwise
+    alpha_grad: jax.Array  # likewise
+
+
+def compute_dtype(dtype: jax.typing.DTypeLike) -> jnp.dtype:
+    """The dtype for ratios, norms and means of a leaf: float32, or the leaf's own where wider.
+
+    >>> compute_dtype(jnp.bfloat16), compute_dtype(jnp.float64)
+    (dtype('float32'), dtype('float64'))
+    """
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def _mean(x: jax.Array) -> jax.Array:
+    return jnp.sum(x) / max(x.size, 1)  # a zero-size leaf has mean 0, not NaN
+
+
+def coefficient(
+    gradient: jax.Array,
+    activity: jax.Array | None,
+    mu: jax.Array | None,
+    nu: jax.Array | None,
+    *,
+    activity_weight: ArrayLike,
+    gradient_weight: ArrayLike,
+    memory_weight: ArrayLike,
+    min_alpha: ArrayLike,
+    max_alpha: ArrayLike,
+    plasticity_scale: ArrayLike,
+    eps: ArrayLike,
+    tensorwise: bool,
+) -> Coefficient:
+    """α and α_grad of one leaf; see :func:`plasticity_coefficient`."""
+    dtype = compute_dtype(gradient.dtype)
+    # A schedule or `inject_hyperparams` may bring eps in float16, where 1e-8 is zero.
+    eps = jnp.maximum(jnp.asarray(eps, dtype), jnp.finfo(dtype).tiny)
+
+    def normalised(x: jax.Array) -> jax.Array:
+        mean = _mean(x)
+        return (mean if tensorwise else x) / (mean + eps)
+
+    ghat = normalised(jnp.abs(gradient.astype(dtype)))
+    mixed = gradient_weight * ghat
+    if activity is not None:
+        mixed += activity_weight * normalised(activity.astype(dtype))
+    if mu is not None and nu is not None:
+        memory = jnp.abs(mu.astype(dtype)) / (jnp.sqrt(nu.astype(dtype)) + eps)
+        mixed += memory_weight * normalised(memory)
+
+    alpha_grad = jnp.clip(ghat, min_alpha, max_alpha)
+    alpha_full = jnp.clip(mixed, min_alpha, max_alpha)
+    # α_grad + γ (α_full − α_grad), in the form that is exact at γ = 0 and γ = 1.
+    alpha = (1 - plasticity_scale) * alpha_grad + plasticity_scale * alpha_full
+    return Coefficient(jnp.asarray(alpha, dtype), alpha_grad.astype(dtype))
+
+
+def plasticity_coefficient(
+    gradient: ArrayLike,
+    activity: ArrayLike | None,
+    mu: ArrayLike | None,
+    nu: ArrayLike | None,
+    *,
+    activity_weight: ArrayLike = 0.4,
+    gradient_weight: ArrayLike = 0.4,
+    memory_weight: ArrayLike = 0.2,
+    min_alpha: ArrayLike = 0.2,
+    max_alpha: ArrayLike = 2.0,
+    plasticity_scale: ArrayLike = 1.0,
+    eps: ArrayLike = 1e-8,
+    tensorwise: bool = False,
+) -> jax.Array:
+    r"""The plasticity coefficient α of one leaf, from traces updated by this step already.
+
+    With :math:`N(x) = x / (\mathrm{mean}(x) + \epsilon)`, the mean over all entries of the leaf,
+
+    .. math::
+
+      \hat g = N(|g|), \quad \hat a = N(a), \quad \hat m = N(|m| / (\sqrt v + \epsilon))
+
+      \alpha_\mathrm{grad} = \mathrm{clip}(\hat g, \alpha_\min, \alpha_\max), \quad
+      \alpha_\mathrm{full} =
+        \mathrm{clip}(w_a \hat a + w_g \hat g + w_m \hat m, \alpha_\min, \alpha_\max)
+
+      \alpha = \alpha_\mathrm{grad} + \gamma (\alpha_\mathrm{full} - \alpha_\mathrm{grad})
+
+    α is not clipped again after γ: at γ = 2 and the default bounds it lies in [−1.6, 3.8], and a
+    negative entry turns its coordinate's descent into ascent.
+
+    Args:
+      gradient: the gradient g of the leaf, any shape, real floating.
+      activity: trace of :math:`|g|`, the gradient's shape; None leaves the signal out.
+      mu: trace of g, the gradient's shape; None leaves the memory signal out.
+      nu: trace of g², the gradient's shape; None leaves the memory signal out.
+      activity_weight: :math:`w_a`, a number.
+      gradient_weight: :math:`w_g`, a number.
+      memory_weight: :math:`w_m`, a number.
+      min_alpha: lower bound of both coefficients.
+      max_alpha: upper bound of both coefficients.
+      plasticity_scale: γ; 0 gives the gradient-only coefficient, 1 the paper's formula.
+      eps: keeps the ratios finite.
+      tensorwise: one coefficient for the leaf, from the mean of each unclipped expression.
+
+    Returns:
+      α, dimensionless, of the gradient's shape, or a scalar when ``tensorwise``; float32, or the
+      gradient's dtype where that is wider.
+
+    Raises:
+      TypeError: a leaf that is not real floating.
+      ValueError: a static number that cannot work.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from neuroplastic_optax import plasticity_coefficient
+      >>> g = jnp.array([0.1, -0.2, 0.3])
+      >>> plasticity_coefficient(g, 0.05 * jnp.abs(g), 0.1 * g, 0.01 * g**2)
+      Array([0.59..., 0.99..., 1.39...], dtype=float32)
+
+    References:
+      Jiang et al., `NeuroPlastic <https://arxiv.org/abs/2604.26297>`_, 2026, section 3.
+    """
+    check_coefficient_settings(
+        activity_weight, gradient_weight, memory_weight, min_alpha, max_alpha, eps
+    )
+    _checks.check_number("plasticity_scale", plasticity_scale)
+    _checks.check_floating((gradient, activity, mu, nu))
+    return coefficient(
+        jnp.asarray(gradient),
+        None if activity is None else jnp.asarray(activity),
+        None if mu is None else jnp.asarray(mu),
+        None if nu is None else jnp.asarray(nu),
+        activity_weight=activity_weight,
+        gradient_weight=gradient_weight,
+        memory_weight=memory_weight,
+        min_alpha=min_alpha,
+        max_alpha=max_alpha,
+        plasticity_scale=plasticity_scale,
+        eps=eps,
+        tensorwise=tensorwise,
+    ).alpha
+
+
+def check_coefficient_settings(
+    activity_weight: ArrayLike,
+    gradient_weight: ArrayLike,
+    memory_weight: ArrayLike,
+    min_alpha: ArrayLike,
+    max_alpha: ArrayLike,
+    eps: ArrayLike,
+) -> None:
+    """Raises ``ValueError`` for static weights, bounds or eps that cannot work."""
+    weights = {
+        "activity_weight": activity_weight,
+        "gradient_weight": gradient_weight,
+        "memory_weight": memory_weight,
+    }
+    for name, weight in weights.items():
+        _checks.check_number(name, weight, at_least=0)
+    if all(_checks.is_static_zero(weight) for weight in weights.values()):
+        raise ValueError(f"one of {', '.join(weights)} must be above 0, got 0 for each.")
+    _checks.check_number("min_alpha", min_alpha)
+    _checks.check_number("max_alpha", max_alpha)
+    _checks.check_order("min_alpha", min_alpha, "max_alpha", max_alpha)
+    _checks.check_number("eps", eps, above=0)

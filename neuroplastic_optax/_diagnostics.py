@@ -1,0 +1,191 @@
+"""What plasticity did in a step, kept in the optimizer state when asked for."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from neuroplastic_optax._coefficient import compute_dtype
+
+Diagnostics: TypeAlias = bool | Literal["per_leaf"]
+
+
+class PlasticityDiagnostics(NamedTuple):
+    """Statistics of α in the last step, over all entries of all leaves: float32 scalars.
+
+    All are zero before the first step. A tensorwise α counts once for each entry of its leaf.
+    """
+
+    alpha_mean: jax.Array
+    alpha_std: jax.Array  # population standard deviation
+    alpha_min: jax.Array
+    alpha_max: jax.Array
+    fraction_at_min: jax.Array  # share of entries with α ≤ min_alpha
+    fraction_at_max: jax.Array  # share of entries with α ≥ max_alpha
+    fraction_negative: jax.Array  # share of entries with α < 0
+    raw_gradient_norm: jax.Array  # 2-norm of the incoming gradient
+    modulated_update_norm: jax.Array  # 2-norm of the outgoing update
+    per_leaf: jax.Array | None = None
+    """The fields above leaf by leaf, float32 [leaves, 9], rows in the order of ``jax.tree.leaves``.
+    None unless asked for."""
+
+
+class HomeostasisDiagnostics(NamedTuple):
+    """Global 2-norms on both sides of homeostasis in the last step: float32 scalars."""
+
+    raw_update_norm: jax.Array
+    effective_update_norm: jax.Array
+
+
+STATISTICS = PlasticityDiagnostics._fields[:-1]
+
+
+def check_diagnostics(value: Diagnostics) -> None:
+    """Raises ``ValueError`` unless ``value`` is one of the three choices."""
+    if value not in (False, True, "per_leaf"):
+        raise ValueError(f"diagnostics must be False, True or 'per_leaf', got {value!r}.")
+
+
+def init_diagnostics(
+    params: optax.Params, diagnostics: Diagnostics
+) -> PlasticityDiagnostics | None:
+    """Zeros of the shapes that :func:`measure` returns."""
+    if not diagnostics:
+        return None
+    per_leaf = jnp.zeros((len(jax.tree.leaves(params)), len(STATISTICS)), jnp.float32)
+    scalars = {name: jnp.zeros((), jnp.float32) for name in STATISTICS}
+    return PlasticityDiagnostics(
+        **scalars, per_leaf=per_leaf if diagnostics == "per_leaf" else None
+    )
+
+
+def measure(
+    alphas: Sequence[jax.Array],
+    gradients: Sequence[jax.Array],
+    updates: Sequence[jax.Array],
+    *,
+    min_alpha: ArrayLike,
+    max_alpha: ArrayLike,
+    diagnostics: Diagnostics,
+) -> PlasticityDiagnostics | None:
+    """Statistics of one step from its leaves; None where ``diagnostics`` is False."""
+    if not diagnostics or not gradients:
+        return init_diagnostics(gradients, diagnostics)
+    rows = [
+        _measure_leaf(alpha, gradient, update, min_alpha, max_alpha)
+        for alpha, gradient, update in zip(alphas, gradients, updates, strict=True)
+    ]
+    leaves = PlasticityDiagnostics(*(jnp.stack(column) for column in zip(*rows, strict=True)))
+    sizes = jnp.asarray([gradient.size for gradient in gradients], jnp.float32)
+    share = sizes / jnp.maximum(jnp.sum(sizes), 1)
+
+    def average(column: jax.Array) -> jax.Array:
+        return jnp.sum(share * column)
+
+    mean = average(leaves.alpha_mean)
+    return PlasticityDiagnostics(
+        alpha_mean=mean,
+        alpha_std=jnp.sqrt(average(leaves.alpha_std**2 + (leaves.alpha_mean - mean) ** 2)),
+        alpha_min=jnp.min(jnp.where(sizes > 0, leaves.alpha_min, jnp.inf)),
+        alpha_max=jnp.max(jnp.where(sizes > 0, leaves.alpha_max, -jnp.inf)),
+        fraction_at_min=average(leaves.fraction_at_min),
+        fraction_at_max=average(leaves.fraction_at_max),
+        fraction_negative=average(leaves.fraction_negative),
+        raw_gradient_norm=jnp.linalg.norm(leaves.raw_gradient_norm),
+        modulated_update_norm=jnp.linalg.norm(leaves.modulated_update_norm),
+        per_leaf=jnp.stack(leaves[:-1], axis=1) if diagnostics == "per_leaf" else None,
+    )
+
+
+def _measure_leaf(
+    alpha: jax.Array,
+    gradient: jax.Array,
+    update: jax.Array,
+    min_alpha: ArrayLike,
+    max_alpha: ArrayLike,
+) -> tuple[jax.Array, ...]:
+    """The statistics of one leaf in the order of ``STATISTICS``, zeros for a zero-size one."""
+    if not gradient.size:
+        return tuple(jnp.zeros((), jnp.float32) for _ in STATISTICS)
+    alpha = jnp.broadcast_to(alpha, gradient.shape)
+    statistics = (
+        jnp.mean(alpha),
+        jnp.std(alpha),
+        jnp.min(alpha),
+        jnp.max(alpha),
+        jnp.mean(alpha <= jnp.asarray(min_alpha, alpha.dtype)),
+        jnp.mean(alpha >= jnp.asarray(max_alpha, alpha.dtype)),
+        jnp.mean(alpha < 0),
+        global_norm(gradient),
+        global_norm(update),
+    )
+    return tuple(statistic.astype(jnp.float32) for statistic in statistics)
+
+
+def global_norm(tree: Any) -> jax.Array:
+    """2-norm over all leaves, reduced in float32 or wider: a float32 scalar."""
+    wide = jax.tree.map(lambda leaf: leaf.astype(compute_dtype(leaf.dtype)), tree)
+    return jnp.asarray(optax.tree.norm(wide), jnp.float32)
+
+
+def diagnostics(opt_state: Any, params: optax.Params | None = None) -> dict[str, jax.Array]:
+    """The diagnostics in an optimizer state as a flat dict for any logger.
+
+    Keys are the field names of :class:`PlasticityDiagnostics` and
+    :class:`HomeostasisDiagnostics`; a leaf's statistic is at ``"alpha_mean/encoder/kernel"``. Where
+    a chain holds several transformations with diagnostics, later ones override fields of the same
+    name. Works inside ``jit`` and on vmapped states (every value then has the mapped axes).
+
+    Args:
+      opt_state: any optimizer state, of a chain, a wrapper or a single transformation.
+      params: a tree with the leaves that the transformation saw; names per-leaf statistics, and is
+        needed only where the state holds them.
+
+    Returns:
+      float32 arrays by name; empty where nothing was asked to keep diagnostics.
+
+    Raises:
+      ValueError: the state holds per-leaf statistics and ``params`` is missing or has another
+        number of leaves.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from neuroplastic_optax import diagnostics, neuroplastic
+      >>> tx = neuroplastic(0.1, diagnostics=True)
+      >>> params = {"w": jnp.array([3.0, 4.0])}
+      >>> _, state = tx.update(params, tx.init(params))
+      >>> metrics = diagnostics(state)
+      >>> round(float(metrics["raw_gradient_norm"]), 6), float(metrics["fraction_negative"])
+      (5.0, 0.0)
+    """
+    kinds = (PlasticityDiagnostics, HomeostasisDiagnostics)
+    flat: dict[str, jax.Array] = {}
+    for found in jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, kinds)):
+        if not isinstance(found, kinds):
+            continue
+        fields = found._asdict()
+        per_leaf = fields.pop("per_leaf", None)
+        flat.update(fields)
+        if per_leaf is not None:
+            flat.update(_by_path(per_leaf, params))
+    return flat
+
+
+def _by_path(per_leaf: jax.Array, params: optax.Params | None) -> dict[str, jax.Array]:
+    paths = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, _ in jax.tree_util.tree_leaves_with_path(params)
+    ]
+    if len(paths) != per_leaf.shape[-2]:
+        raise ValueError(
+            f"params must name the {per_leaf.shape[-2]} leaves of the per-leaf diagnostics, "
+            f"got {'None' if params is None else f'a tree of {len(paths)} leaves'}."
+        )
+    return {
+        f"{name}/{path}": per_leaf[..., row, column]
+        for row, path in enumerate(paths)
+        for column, name in enumerate(STATISTICS)
+    }

@@ -1,0 +1,202 @@
+"""Traces and coefficients for whole trees: the part that every plastic transformation shares."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias, TypedDict
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike, DTypeLike
+
+from neuroplastic_optax import _checks
+from neuroplastic_optax._coefficient import (
+    Coefficient,
+    check_coefficient_settings,
+    coefficient,
+    compute_dtype,
+)
+from neuroplastic_optax._diagnostics import (
+    Diagnostics,
+    PlasticityDiagnostics,
+    check_diagnostics,
+    init_diagnostics,
+    measure,
+)
+
+ScalarOrSchedule: TypeAlias = ArrayLike | Callable[[jax.Array], ArrayLike]
+
+
+class ScaleByPlasticityState(NamedTuple):
+    """Traces of the gradient, all zero at the start and without bias correction.
+
+    A trace whose signal has a weight of static zero is None.
+    """
+
+    count: jax.Array  # type: ignore[assignment]  # steps taken: shape (), int32
+    activity: optax.Updates | None  # moving average of |g|
+    mu: optax.Updates | None  # moving average of g
+    nu: optax.Updates | None  # moving average of g²
+    diagnostics: PlasticityDiagnostics | None = None
+
+
+class PlasticitySettings(TypedDict, total=False):
+    """Keyword settings that every plastic transformation takes, as in `scale_by_plasticity`."""
+
+    activity_weight: ArrayLike
+    gradient_weight: ArrayLike
+    memory_weight: ArrayLike
+    activity_decay: ArrayLike
+    b1: ArrayLike
+    b2: ArrayLike
+    min_alpha: ArrayLike
+    max_alpha: ArrayLike
+    plasticity_scale: ScalarOrSchedule
+    eps: ArrayLike
+    tensorwise: bool
+    accumulator_dtype: DTypeLike | None
+    diagnostics: Diagnostics
+
+
+@dataclasses.dataclass(frozen=True)
+class Plasticity:
+    """Settings of the coefficient and its traces; see :func:`scale_by_plasticity` for each."""
+
+    activity_weight: ArrayLike = 0.4
+    gradient_weight: ArrayLike = 0.4
+    memory_weight: ArrayLike = 0.2
+    activity_decay: ArrayLike = 0.95
+    b1: ArrayLike = 0.9
+    b2: ArrayLike = 0.99
+    min_alpha: ArrayLike = 0.2
+    max_alpha: ArrayLike = 2.0
+    plasticity_scale: ScalarOrSchedule = 1.0
+    eps: ArrayLike = 1e-8
+    tensorwise: bool = False
+    accumulator_dtype: DTypeLike | None = None
+    diagnostics: Diagnostics = False
+    always_keep_mu: bool = False
+    """Keeps mu also where the memory signal has no weight: the update itself is built from it."""
+
+    def __post_init__(self) -> None:
+        check_coefficient_settings(
+            self.activity_weight,
+            self.gradient_weight,
+            self.memory_weight,
+            self.min_alpha,
+            self.max_alpha,
+            self.eps,
+        )
+        for name in ("activity_decay", "b1", "b2"):
+            _checks.check_number(name, getattr(self, name), at_least=0, below=1)
+        _checks.check_number("plasticity_scale", self.plasticity_scale)
+        check_diagnostics(self.diagnostics)
+        dtype = self.accumulator_dtype
+        if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
+            raise ValueError(f"accumulator_dtype must be a real floating dtype, got {dtype!r}.")
+
+    def init(self, params: optax.Params) -> ScaleByPlasticityState:
+        """Zero traces of the shapes and shardings of ``params``."""
+        _checks.check_floating(params)
+
+        def zeros() -> (
+            optax.Updates
+        ):  # a tree of its own for each trace, so that all can be donated
+            return jax.tree.map(
+                lambda p: jnp.zeros_like(p, dtype=self.accumulator_dtype or compute_dtype(p.dtype)),
+                params,
+            )
+
+        needs_activity = not _checks.is_static_zero(self.activity_weight)
+        needs_memory = not _checks.is_static_zero(self.memory_weight)
+        return ScaleByPlasticityState(
+            count=jnp.zeros([], jnp.int32),
+            activity=zeros() if needs_activity else None,
+            mu=zeros() if needs_memory or self.always_keep_mu else None,
+            nu=zeros() if needs_memory else None,
+            diagnostics=init_diagnostics(params, self.diagnostics),
+        )
+
+    def accumulate(
+        self, gradients: optax.Updates, state: ScaleByPlasticityState
+    ) -> ScaleByPlasticityState:
+        """The traces after this step, and the count with them."""
+        _checks.check_floating(gradients)
+
+        def average(
+            trace: optax.Updates | None, decay: ArrayLike, signal: Callable[[jax.Array], jax.Array]
+        ) -> Any:
+            if trace is None:
+                return None
+
+            def update(t: jax.Array, g: jax.Array) -> jax.Array:
+                dtype = compute_dtype(g.dtype)
+                new = decay * t.astype(dtype) + (1 - decay) * signal(g.astype(dtype))
+                return jnp.asarray(new, t.dtype)
+
+            return jax.tree.map(update, trace, gradients)
+
+        return state._replace(
+            count=optax.safe_increment(state.count),
+            activity=average(state.activity, self.activity_decay, jnp.abs),
+            mu=average(state.mu, self.b1, lambda g: g),
+            nu=average(state.nu, self.b2, jnp.square),
+        )
+
+    def coefficients(
+        self, gradients: optax.Updates, state: ScaleByPlasticityState
+    ) -> list[Coefficient]:
+        """α and α_grad of each leaf, from traces updated by this step already."""
+        leaves = jax.tree.leaves(gradients)
+
+        def traces(trace: optax.Updates | None) -> list[jax.Array | None]:
+            return [None] * len(leaves) if trace is None else jax.tree.leaves(trace)
+
+        scale = at_step(self.plasticity_scale, state.count - 1)
+        return [
+            coefficient(
+                gradient,
+                activity,
+                mu,
+                nu,
+                activity_weight=self.activity_weight,
+                gradient_weight=self.gradient_weight,
+                memory_weight=self.memory_weight,
+                min_alpha=self.min_alpha,
+                max_alpha=self.max_alpha,
+                plasticity_scale=scale,
+                eps=self.eps,
+                tensorwise=self.tensorwise,
+            )
+            for gradient, activity, mu, nu in zip(
+                leaves,
+                traces(state.activity),
+                traces(state.mu),
+                traces(state.nu),
+                strict=True,
+            )
+        ]
+
+    def measure(
+        self,
+        coefficients: list[Coefficient],
+        gradients: optax.Updates,
+        updates: optax.Updates,
+        state: ScaleByPlasticityState,
+    ) -> ScaleByPlasticityState:
+        """``state`` with the diagnostics of this step, where they are asked for."""
+        return state._replace(
+            diagnostics=measure(
+                [coefficient.alpha for coefficient in coefficients],
+                jax.tree.leaves(gradients),
+                jax.tree.leaves(updates),
+                min_alpha=self.min_alpha,
+                max_alpha=self.max_alpha,
+                diagnostics=self.diagnostics,
+            )
+        )
+
+
+def at_step(value: ScalarOrSchedule, count: jax.Array) -> ArrayLike:
+    """The value of a number or schedule at step ``count``, the first step being 0."""
+    return value(count) if callable(value) else value
