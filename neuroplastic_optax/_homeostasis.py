@@ -89,7 +89,7 @@ def homeostasis(
     def stabilise(update: jax.Array) -> jax.Array:
         u = update.astype(compute_dtype(update.dtype))
         norm = norm_of(u)
-        bounded_norm = jnp.minimum(norm, max_update_norm)
+        bounded_norm = jnp.where(norm > max_update_norm, max_update_norm / (1 + eps / norm), norm)
         rms = jnp.sqrt(bounded_norm**2 / max(u.size, 1) + eps)
         gain = jnp.clip(1 + adaptation_rate * (target_rms - rms), MIN_GAIN, MAX_GAIN)
         return (gain * norm_bound(norm, max_update_norm, eps) * u).astype(update.dtype)

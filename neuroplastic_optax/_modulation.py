@@ -17,6 +17,7 @@ from neuroplastic_optax._plasticity import (
     ScalarOrSchedule,
     ScaleByPlasticityState,
     at_step,
+    explicit_settings,
 )
 
 Target = Literal["update", "momentum", "trust_ratio"]
@@ -39,6 +40,7 @@ class ControlLearningRateState(NamedTuple):
     multiplier: jax.Array  # last step's, float32 [groups], by sorted label; ones before it
 
 
+@explicit_settings
 def with_plasticity(
     base: optax.GradientTransformation,
     *,
@@ -166,6 +168,7 @@ def with_plasticity(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
+@explicit_settings
 def control_learning_rate(
     inner: optax.GradientTransformation,
     *,

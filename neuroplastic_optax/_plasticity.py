@@ -1,8 +1,9 @@
 """Traces and coefficients for whole trees: the part that every plastic transformation shares."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias, TypedDict
+from typing import Any, NamedTuple, TypeAlias, TypedDict, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -195,6 +196,26 @@ class Plasticity:
                 diagnostics=self.diagnostics,
             )
         )
+
+
+Factory = TypeVar("Factory", bound=Callable[..., optax.GradientTransformationExtraArgs])
+
+
+def explicit_settings(factory: Factory) -> Factory:
+    """Spells ``**settings`` out in the signature, where `optax.inject_hyperparams` reads them."""
+    own = inspect.signature(factory).parameters.values()
+    shared = inspect.signature(Plasticity).parameters.values()
+    parameters = [
+        *(parameter for parameter in own if parameter.kind is not parameter.VAR_KEYWORD),
+        *(
+            parameter.replace(kind=parameter.KEYWORD_ONLY)
+            for parameter in shared
+            if parameter.name in PlasticitySettings.__annotations__
+        ),
+    ]
+    signature = inspect.signature(factory).replace(parameters=parameters)
+    factory.__signature__ = signature  # type: ignore[attr-defined]
+    return factory
 
 
 def at_step(value: ScalarOrSchedule, count: jax.Array) -> ArrayLike:

@@ -18,6 +18,7 @@ from neuroplastic_optax._plasticity import (
     ScalarOrSchedule,
     ScaleByPlasticityState,
     at_step,
+    explicit_settings,
 )
 
 
@@ -122,6 +123,7 @@ def scale_by_plasticity(
     return _transformation(plasticity, modulate)
 
 
+@explicit_settings
 def add_bounded_plasticity(
     max_ratio: ArrayLike = 0.5, **settings: Unpack[PlasticitySettings]
 ) -> optax.GradientTransformationExtraArgs:
@@ -167,6 +169,7 @@ def add_bounded_plasticity(
     return _transformation(plasticity, modulate)
 
 
+@explicit_settings
 def add_orthogonal_plasticity(
     strength: ScalarOrSchedule = 0.1,
     max_ratio: ArrayLike = 0.5,
@@ -228,7 +231,8 @@ def add_orthogonal_plasticity(
             resolution = jnp.maximum(eps, 8 * jnp.finfo(gradient.dtype).eps * norm)
             orthogonal *= jnp.where(length > resolution, norm / (length + eps), 1.0)
         residual = limit_norm(at_step(strength, count) * orthogonal, max_ratio * norm, eps)
-        return gradient + jnp.where(squared_norm > eps, residual, 0.0)
+        defined = (squared_norm > eps) & (squared_norm < jnp.inf)  # overflow leaves no direction
+        return gradient + jnp.where(defined, residual, 0.0)
 
     return _transformation(plasticity, modulate)
 

@@ -1,0 +1,443 @@
+"""Paired statistics by seed: what twenty differences show, and what they do not.
+
+Treatment and control share their seeds, so every statistic is one of the differences
+`d_i = treatment_i - control_i`, in percentage points. `paired_comparison` measures them, `holm`
+adjusts the p-values of a family of hypotheses, `verdict` and `sentence` put the outcome in words.
+
+Differences are counted in steps of 1e-9 points, far below what an accuracy can resolve. Whole
+numbers add up exactly, so that ties stay ties and equal differences have variance zero.
+"""
+
+import dataclasses
+import enum
+import math
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+FloatArray = npt.NDArray[np.float64]
+
+ALPHA = 0.05
+MARGIN = 0.2  # percentage points: a difference inside ±MARGIN is of no practical size
+
+_STEPS = 1e9  # per percentage point
+_EXACT_SIGN_VECTORS = 2**14
+_FEWEST_RESAMPLES = 99  # with fewer, all bootstrap means can fall on one side: BCa is undefined
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """Mean and spread of one arm.
+
+    Attributes:
+        mean: Arithmetic mean.
+        sd: Standard deviation with `n - 1` in the denominator; nan for a single value.
+        n: Number of values.
+    """
+
+    mean: float
+    sd: float
+    n: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PairedComparison:
+    """The paired differences treatment - control, in percentage points, and their tests.
+
+    Attributes:
+        n: Number of seeds.
+        mean: Mean difference.
+        sd: Standard deviation of the differences; nan for one seed.
+        interval_low: Lower end of the BCa interval of the mean. The interval is nan for one seed
+            and the mean itself where all differences are equal.
+        interval_high: Upper end of it.
+        confidence: Confidence level of the interval.
+        cohen_dz: `mean / sd`; 0 or ±inf where all differences are equal, nan for one seed.
+        share_won: Share of the seeds on which the treatment is higher; ties count half.
+        p_value: One-sided sign-flip p-value; small where the treatment is higher.
+        p_two_sided: Twice the smaller of the two one-sided sign-flip p-values, at most 1.
+        exact: Whether the sign-flip test went through all sign vectors.
+        margin: Largest difference of no practical size.
+        p_equivalence: p-value of the two one-sided tests against ±margin; small where the mean
+            difference lies inside.
+    """
+
+    n: int
+    mean: float
+    sd: float
+    interval_low: float
+    interval_high: float
+    confidence: float
+    cohen_dz: float
+    share_won: float
+    p_value: float
+    p_two_sided: float
+    exact: bool
+    margin: float
+    p_equivalence: float
+
+    def equivalent(self, alpha: float = ALPHA) -> bool:
+        """Whether the `1 - 2 alpha` t-interval of the mean lies within ±margin."""
+        return self.p_equivalence <= alpha
+
+
+class Verdict(enum.StrEnum):
+    """What a comparison shows."""
+
+    NO_PRACTICAL_DIFFERENCE = "no difference of practical size"
+    BETTER = "better"
+    WORSE = "worse"
+    NOT_SHOWN = "not shown"
+
+
+def summarise(values: npt.ArrayLike) -> Summary:
+    """Summarises one arm by its mean and standard deviation.
+
+    Args:
+        values: `[n]`, one value per seed.
+
+    Returns:
+        Mean, standard deviation and count. One value has no spread: its sd is nan.
+
+    Raises:
+        ValueError: The values are empty, not finite or not a vector.
+
+    Example:
+        >>> summarise([97.0, 98.0, 99.0])
+        Summary(mean=98.0, sd=1.0, n=3)
+    """
+    return _summary(_vector("values", values))
+
+
+def smallest_p(n: int) -> float:
+    """Returns the smallest p-value that the one-sided sign-flip test of `n` pairs can give.
+
+    Of the `2^n` sign vectors one is the observed one: `p >= 2^-n`.
+
+    Args:
+        n: Number of pairs.
+
+    Returns:
+        `2^-n`.
+
+    Example:
+        >>> smallest_p(3)
+        0.125
+    """
+    return 2.0**-n
+
+
+def paired_comparison(
+    treatment: npt.ArrayLike,
+    control: npt.ArrayLike,
+    *,
+    margin: float = MARGIN,
+    confidence: float = 0.95,
+    resamples: int = 9999,
+    seed: int = 0,
+) -> PairedComparison:
+    """Compares two arms that share their seeds.
+
+    With `d = treatment - control`:
+
+    - the interval of `mean(d)` is the bias-corrected and accelerated bootstrap;
+    - the sign-flip test rests on `d_i` and `-d_i` being equally likely under the null hypothesis:
+      `p = #{s : sum(s d) >= sum(d)} / 2^n` over all sign vectors `s` for up to 14 seeds (or up to
+      `resamples` vectors), and `p = (k + 1) / (resamples + 1)` over random ones beyond;
+    - equivalence is tested by two one-sided t-tests; the larger of their p-values is
+      `P(T_{n-1} >= (margin - |mean(d)|) / (sd(d) / sqrt(n)))`. Where that has no meaning, for one
+      seed or equal differences, it is `2^-n` inside the margin and 1 outside.
+
+    Args:
+        treatment: `[n]`, accuracies in percentage points, one per seed.
+        control: `[n]`, accuracies on the same seeds in the same order.
+        margin: Largest difference of no practical size, in percentage points.
+        confidence: Confidence level of the interval.
+        resamples: Number of bootstrap resamples and of random sign vectors, at least 99.
+        seed: Chooses the resamples.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        ValueError: The arms differ in length, are empty, not finite or not vectors, or an option
+            is out of range.
+
+    Example:
+        >>> comparison = paired_comparison([97.5, 97.9, 97.6], [97.1, 97.3, 97.4])
+        >>> round(comparison.mean, 6), comparison.p_value, comparison.exact
+        (0.4, 0.125, True)
+
+    References:
+        Efron (1987), "Better bootstrap confidence intervals", JASA 82.
+        Phipson and Smyth (2010), "Permutation p-values should never be zero", SAGMB 9.
+        Schuirmann (1987), "A comparison of the two one-sided tests procedure and the power
+        approach", J. Pharmacokinet. Biopharm. 15.
+    """
+    if not 0 < margin < math.inf:
+        raise ValueError(f"margin must be positive and finite, got {margin}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
+    if resamples < _FEWEST_RESAMPLES:
+        raise ValueError(f"resamples must be at least {_FEWEST_RESAMPLES}, got {resamples}")
+
+    steps = _difference_in_steps(treatment, control)
+    in_steps = _summary(steps)
+    difference = Summary(in_steps.mean / _STEPS, in_steps.sd / _STEPS, in_steps.n)
+    exact = 2**difference.n <= max(_EXACT_SIGN_VECTORS, resamples)
+    p_value, p_two_sided = _sign_flip_test(steps, math.inf if exact else resamples, seed)
+    low, high = _bca_interval(steps, confidence, resamples, seed)
+    return PairedComparison(
+        n=difference.n,
+        mean=difference.mean,
+        sd=difference.sd,
+        interval_low=low / _STEPS,
+        interval_high=high / _STEPS,
+        confidence=confidence,
+        cohen_dz=_cohen_dz(difference),
+        share_won=float(np.mean((1 + np.sign(steps)) / 2)),
+        p_value=p_value,
+        p_two_sided=p_two_sided,
+        exact=exact,
+        margin=margin,
+        p_equivalence=_p_equivalence(difference, margin),
+    )
+
+
+def holm(p_values: npt.ArrayLike) -> FloatArray:
+    """Adjusts the p-values of a family of hypotheses by Holm's step-down method.
+
+    For the sorted `p_(1) <= ... <= p_(m)`: `adjusted_(i) = min(1, max_{j <= i} (m - j + 1) p_(j))`.
+    Rejecting where `adjusted <= alpha` keeps the probability of any false rejection within `alpha`,
+    however the tests depend on each other.
+
+    Args:
+        p_values: `[m]`, one p-value per hypothesis.
+
+    Returns:
+        `[m]`, the adjusted p-values in the order given.
+
+    Raises:
+        ValueError: The p-values are not a vector, or one is not between 0 and 1.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03]).tolist()
+        [0.03, 0.06, 0.06]
+
+    References:
+        Holm (1979), "A simple sequentially rejective multiple test procedure", Scand. J. Stat. 6.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    if p.ndim != 1:
+        raise ValueError(f"p_values must be a vector, got shape {p.shape}")
+    if not np.all((p >= 0) & (p <= 1)):
+        raise ValueError(f"p_values must lie between 0 and 1, got {p.tolist()}")
+    order = np.argsort(p)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1)))
+    return adjusted
+
+
+def verdict(comparison: PairedComparison, adjusted_p: float, *, alpha: float = ALPHA) -> Verdict:
+    """Names what a comparison shows about the hypothesis that the treatment is higher.
+
+    In this order: a difference that the two one-sided tests place inside ±margin is of no practical
+    size, be it significant or not; the treatment is better where `adjusted_p <= alpha`; it is worse
+    where the two-sided p-value, not adjusted, is at most `alpha` and the interval lies below zero;
+    otherwise nothing is shown.
+
+    Args:
+        comparison: The comparison.
+        adjusted_p: Its one-sided p-value, adjusted for the family of hypotheses.
+        alpha: Significance level of each test.
+
+    Returns:
+        The verdict.
+
+    Raises:
+        ValueError: The adjusted p-value is not between 0 and 1.
+
+    Example:
+        >>> str(verdict(paired_comparison([97.5, 97.9], [97.1, 97.3]), 0.25))
+        'not shown'
+    """
+    if not 0 <= adjusted_p <= 1:
+        raise ValueError(f"adjusted_p must lie between 0 and 1, got {adjusted_p}")
+    if comparison.equivalent(alpha):
+        return Verdict.NO_PRACTICAL_DIFFERENCE
+    if adjusted_p <= alpha:
+        return Verdict.BETTER
+    if _shown_lower(comparison, alpha):
+        return Verdict.WORSE
+    return Verdict.NOT_SHOWN
+
+
+def sentence(
+    name_treatment: str,
+    name_control: str,
+    comparison: PairedComparison,
+    adjusted_p: float,
+    *,
+    alpha: float = ALPHA,
+) -> str:
+    """Says in one sentence what a comparison shows, what it does not, and by which numbers.
+
+    Args:
+        name_treatment: Name of the treatment, to begin a sentence with.
+        name_control: Name of the control.
+        comparison: The comparison.
+        adjusted_p: Its one-sided p-value, adjusted for the family of hypotheses.
+        alpha: Significance level of each test.
+
+    Returns:
+        The sentence.
+
+    Raises:
+        ValueError: The adjusted p-value is not between 0 and 1.
+
+    Example:
+        >>> comparison = paired_comparison([97.5, 97.9], [97.1, 97.3])
+        >>> print(sentence("A", "B", comparison, 0.25))  # doctest: +NORMALIZE_WHITESPACE
+        It is not shown that A is better than B, nor that they differ by less than 0.2 points, and
+        with 2 seeds p cannot fall below 0.25, which settles nothing: mean difference +0.50 points,
+        95% interval +0.40 to +0.60, adjusted p = 0.25, 100% of 2 seeds won.
+    """
+    conclusion = _conclusion(name_treatment, name_control, comparison, adjusted_p, alpha)
+    return f"{conclusion}: {_evidence(comparison, adjusted_p)}."
+
+
+def _vector(name: str, values: npt.ArrayLike) -> FloatArray:
+    vector = np.asarray(values, dtype=np.float64)
+    if vector.ndim != 1 or vector.size == 0:
+        raise ValueError(f"{name} must be a vector of at least one value, got shape {vector.shape}")
+    broken = np.flatnonzero(~np.isfinite(vector))
+    if broken.size:
+        found = ", ".join(f"{name}[{i}] = {vector[i]}" for i in broken)
+        raise ValueError(f"{name} must be finite, got {found}")
+    return vector
+
+
+def _difference_in_steps(treatment: npt.ArrayLike, control: npt.ArrayLike) -> FloatArray:
+    treated, controls = _vector("treatment", treatment), _vector("control", control)
+    if treated.size != controls.size:
+        raise ValueError(
+            f"treatment and control must share their seeds, got {treated.size} and {controls.size}"
+        )
+    return np.rint((treated - controls) * _STEPS)
+
+
+def _summary(vector: FloatArray) -> Summary:
+    sd = float(np.std(vector, ddof=1)) if vector.size > 1 else math.nan
+    return Summary(float(np.mean(vector)), sd, vector.size)
+
+
+def _sign_flip_test(steps: FloatArray, resamples: float, seed: int) -> tuple[float, float]:
+    if steps.size == 1:  # scipy refuses one pair
+        return (0.5 if steps[0] > 0 else 1.0), 1.0
+    p_greater, p_less = stats.permutation_test(
+        (np.stack([steps, -steps]),),
+        np.sum,
+        permutation_type="samples",
+        alternative="greater",
+        n_resamples=resamples,
+        axis=-1,
+        rng=seed,
+    ).pvalue
+    return float(p_greater), float(min(1, 2 * min(p_greater, p_less)))
+
+
+def _bca_interval(
+    steps: FloatArray, confidence: float, resamples: int, seed: int
+) -> tuple[float, float]:
+    if steps.size == 1:
+        return math.nan, math.nan
+    if np.ptp(steps) == 0:
+        return float(steps[0]), float(steps[0])
+    interval = stats.bootstrap(
+        (steps,),
+        np.mean,
+        method="BCa",
+        confidence_level=confidence,
+        n_resamples=resamples,
+        rng=seed,
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+def _cohen_dz(difference: Summary) -> float:
+    if difference.sd == 0:
+        return math.copysign(math.inf, difference.mean) if difference.mean else 0.0
+    return difference.mean / difference.sd
+
+
+def _p_equivalence(difference: Summary, margin: float) -> float:
+    room = margin - abs(difference.mean)
+    if not difference.sd > 0:
+        return smallest_p(difference.n) if room > 0 else 1.0
+    standard_error = difference.sd / math.sqrt(difference.n)
+    return float(stats.t.sf(room / standard_error, difference.n - 1))
+
+
+def _shown_lower(comparison: PairedComparison, alpha: float) -> bool:
+    return comparison.p_two_sided <= alpha and comparison.interval_high < 0
+
+
+def _conclusion(
+    treatment: str, control: str, comparison: PairedComparison, adjusted_p: float, alpha: float
+) -> str:
+    unsupported = (
+        f"(two-sided p {_p(comparison.p_two_sided)}, not adjusted), "
+        "and the hypothesis that it is better is not supported"
+    )
+    match verdict(comparison, adjusted_p, alpha=alpha):
+        case Verdict.BETTER:
+            return f"{treatment} is better than {control}"
+        case Verdict.WORSE:
+            return f"{treatment} is worse than {control} {unsupported}"
+        case Verdict.NOT_SHOWN:
+            return (
+                f"It is not shown that {treatment} is better than {control}, nor that they differ "
+                f"by less than {comparison.margin:g} points{_too_few(comparison.n, alpha)}"
+            )
+        case Verdict.NO_PRACTICAL_DIFFERENCE:
+            no_difference = (
+                f"{Verdict.NO_PRACTICAL_DIFFERENCE} (within ±{comparison.margin:g} points, "
+                f"equivalence p {_p(comparison.p_equivalence)})"
+            )
+            size = f"by {abs(comparison.mean):.2f} points"
+            if adjusted_p <= alpha:
+                return f"{treatment} is higher than {control} {size}, but there is {no_difference}"
+            if _shown_lower(comparison, alpha):
+                return (
+                    f"{treatment} is lower than {control} {size} {unsupported}, "
+                    f"but there is {no_difference}"
+                )
+            return f"{treatment} and {control} show {no_difference}"
+
+
+def _too_few(n: int, alpha: float) -> str:
+    if smallest_p(n) <= alpha:
+        return ""
+    return f", and with {_seeds(n)} p cannot fall below {smallest_p(n):g}, which settles nothing"
+
+
+def _evidence(comparison: PairedComparison, adjusted_p: float) -> str:
+    interval = (
+        "no interval"
+        if math.isnan(comparison.interval_low)
+        else f"{100 * comparison.confidence:g}% interval "
+        f"{comparison.interval_low:+z.2f} to {comparison.interval_high:+z.2f}"
+    )
+    return (
+        f"mean difference {comparison.mean:+z.2f} points, {interval}, adjusted p {_p(adjusted_p)}, "
+        f"{100 * comparison.share_won:.3g}% of {_seeds(comparison.n)} won"
+    )
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.3g}"
+
+
+def _seeds(n: int) -> str:
+    return "1 seed" if n == 1 else f"{n} seeds"

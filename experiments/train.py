@@ -1,0 +1,256 @@
+"""Training one arm: whole epochs as one compiled program, for many cells at once.
+
+A cell is one training run, a seed with a learning rate. The cells of a program are spread over the
+devices of a mesh; each device takes its own one after the other (``lax.map``, faster on a CPU) or
+together (``vmap``, faster on an accelerator). The images stay on the devices as bytes.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+import neuroplastic_optax as npx
+from experiments.optimizers import Factory, Training
+
+EVALUATION_BATCH = 1000
+AXIS = "cell"
+
+Loop = Literal["map", "vmap"]
+ModelFactory = Callable[[nnx.Rngs], nnx.Module]
+Preprocess = Callable[[jax.Array, jax.Array | None], jax.Array]
+
+
+class CellState(NamedTuple):
+    """Everything that training changes, for one cell or stacked over many."""
+
+    params: Any
+    variables: Any  # what the model keeps besides its parameters, such as batch statistics
+    opt_state: Any
+    step: jax.Array  # int32
+
+
+class Arrays(NamedTuple):
+    """A split's inputs and labels on the device, inputs still as bytes."""
+
+    inputs: jax.Array  # uint8 [n, ...]
+    labels: jax.Array  # int32 [n] or, for sequences, [n, length]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is learned: model, preprocessing and batch size.
+
+    Attributes:
+      model: builds the model from the source of its initial parameters. Called with inputs,
+        ``train`` and ``rngs``, it returns logits, classes last.
+      preprocess: turns a batch of bytes into the model's input; its key is None in evaluation, and
+        random augmentation belongs where it is not.
+      batch_size: examples a step; the last step of an epoch takes what is left.
+    """
+
+    model: ModelFactory
+    preprocess: Preprocess
+    batch_size: int
+
+
+class Program:
+    """One arm on one task, compiled once for a number of cells.
+
+    The seed fixes a cell's initial parameters, data order, augmentation and dropout, and nothing
+    else does: the same seed gives every arm and every learning rate the same ones.
+
+    Args:
+      task: model, preprocessing and batch size.
+      optimizer: makes the arm's optimizer from a traced learning rate.
+      train: the training split.
+      test: the split that is evaluated.
+      epochs: epochs of the whole training.
+      diagnostics: record plasticity diagnostics, where the arm has them.
+      devices: the devices to spread the cells over.
+      loop: how a device runs its share of the cells.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        optimizer: Factory,
+        train: tuple[np.ndarray, np.ndarray],
+        test: tuple[np.ndarray, np.ndarray],
+        *,
+        epochs: int,
+        diagnostics: bool = False,
+        devices: list[jax.Device] | None = None,
+        loop: Loop | None = None,
+    ) -> None:
+        devices = devices or jax.devices()
+        self._task = task
+        self._optimizer = optimizer
+        self._graph = nnx.graphdef(nnx.eval_shape(lambda: task.model(nnx.Rngs(0))))
+        self._size = len(train[0])
+        steps = -(-self._size // task.batch_size)
+        self._training = Training(steps, epochs, diagnostics)
+        self._loop = loop or ("map" if devices[0].platform == "cpu" else "vmap")
+        self._mesh = Mesh(np.asarray(devices), (AXIS,))
+        self._cells = NamedSharding(self._mesh, PartitionSpec(AXIS))
+        everywhere = NamedSharding(self._mesh, PartitionSpec())
+        self._train = jax.device_put(Arrays(*train), everywhere)
+        self._test = jax.device_put(Arrays(*test), everywhere)
+        self._init = self._compile(self._init_cell)
+        self._epoch = self._compile(self._train_cell, donate=True)
+        self._evaluate = self._compile(self._evaluate_cell)
+
+    @property
+    def width(self) -> int:
+        """Number of devices: a program's number of cells is a multiple of it."""
+        return self._mesh.size
+
+    def init(self, seeds: np.ndarray, learning_rates: np.ndarray) -> CellState:
+        """Initial states of the cells, stacked; both arguments are [cells]."""
+        return self._init(self._place(seeds, learning_rates), self._train)
+
+    def train_epoch(
+        self, state: CellState, seeds: np.ndarray, learning_rates: np.ndarray
+    ) -> tuple[CellState, dict[str, jax.Array]]:
+        """One epoch of every cell: new states, and metrics [cells] by name. Donates ``state``."""
+        return self._epoch((state, *self._place(seeds, learning_rates)), self._train)
+
+    def evaluate(self, state: CellState) -> dict[str, jax.Array]:
+        """Loss and accuracy of every cell on the whole evaluated split: [cells] by name."""
+        return self._evaluate((state,), self._test)
+
+    def place(self, state: CellState) -> CellState:
+        """States from the host, back onto the devices."""
+        return jax.device_put(state, self._cells)
+
+    def _place(self, seeds: np.ndarray, learning_rates: np.ndarray) -> tuple[jax.Array, ...]:
+        cells = (np.asarray(seeds, np.uint32), np.asarray(learning_rates, np.float32))
+        return jax.device_put(cells, self._cells)
+
+    def _compile(self, one: Callable[..., Any], *, donate: bool = False) -> Callable[..., Any]:
+        """``one(cell..., data)`` for all cells of all devices in one program."""
+
+        def share(cells: tuple[Any, ...], data: Arrays) -> Any:
+            if self._loop == "map":
+                return jax.lax.map(lambda cell: one(*cell, data), cells)
+            return jax.vmap(lambda *cell: one(*cell, data))(*cells)
+
+        # Cells do not communicate; check_vma would ask for annotations on every scan's carry.
+        spread = jax.shard_map(
+            share,
+            mesh=self._mesh,
+            in_specs=(PartitionSpec(AXIS), PartitionSpec()),
+            out_specs=PartitionSpec(AXIS),
+            check_vma=False,
+        )
+        return jax.jit(spread, donate_argnums=0 if donate else ())
+
+    def _init_cell(self, seed: jax.Array, learning_rate: jax.Array, data: Arrays) -> CellState:
+        del data
+        model = self._task.model(nnx.Rngs(_key(seed, "init")))
+        _, params, variables = nnx.split(model, nnx.Param, ...)
+        optimizer = self._optimizer(learning_rate, self._training)
+        return CellState(params, variables, optimizer.init(params), jnp.zeros([], jnp.int32))
+
+    def _train_cell(
+        self, state: CellState, seed: jax.Array, learning_rate: jax.Array, data: Arrays
+    ) -> tuple[CellState, dict[str, jax.Array]]:
+        batch_size, size = self._task.batch_size, self._size
+        epoch = state.step // self._training.steps_per_epoch
+        order = jax.random.permutation(jax.random.fold_in(_key(seed, "order"), epoch), size)
+        step = functools.partial(self._step, seed=seed, learning_rate=learning_rate, data=data)
+
+        whole = size // batch_size
+        batches = order[: whole * batch_size].reshape(whole, batch_size)
+        state, metrics = jax.lax.scan(step, state, batches)
+        counts = jnp.full(whole, batch_size, jnp.float32)
+        if size % batch_size:  # of its own shape: neither padded nor weighted
+            state, last = step(state, order[whole * batch_size :])
+            metrics = jax.tree.map(lambda a, b: jnp.append(a, b), metrics, last)
+            counts = jnp.append(counts, jnp.float32(size % batch_size))
+        loss = metrics.pop("train_loss")
+        return state, {
+            "train_loss": jnp.sum(loss * counts) / size,
+            **{name: _over_epoch(name, metrics) for name in metrics},
+        }
+
+    def _step(
+        self,
+        state: CellState,
+        indices: jax.Array,
+        *,
+        seed: jax.Array,
+        learning_rate: jax.Array,
+        data: Arrays,
+    ) -> tuple[CellState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(_key(seed, "noise"), state.step)
+        augmentation, dropout = jax.random.split(key)
+        inputs = self._task.preprocess(data.inputs[indices], augmentation)
+        labels = data.labels[indices]
+
+        def loss_fn(params: Any) -> tuple[jax.Array, Any]:
+            model = nnx.merge(self._graph, params, state.variables)
+            logits = model(inputs, train=True, rngs=nnx.Rngs(dropout))
+            _, _, variables = nnx.split(model, nnx.Param, ...)
+            return jnp.mean(_cross_entropy(logits, labels)), variables
+
+        (loss, variables), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        optimizer = self._optimizer(learning_rate, self._training)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {"train_loss": loss, **npx.diagnostics(opt_state)}
+        return CellState(params, variables, opt_state, state.step + 1), metrics
+
+    def _evaluate_cell(self, state: CellState, data: Arrays) -> dict[str, jax.Array]:
+        model = nnx.merge(self._graph, state.params, state.variables)
+
+        def totals(batch: Arrays) -> tuple[jax.Array, jax.Array]:
+            logits = model(self._task.preprocess(batch.inputs, None), train=False)
+            loss = _cross_entropy(logits, batch.labels)
+            return jnp.sum(loss), jnp.sum(jnp.argmax(logits, -1) == batch.labels)
+
+        size = len(data.labels)
+        batch = min(EVALUATION_BATCH, size)
+        whole = size // batch
+        batches = jax.tree.map(
+            lambda x: x[: whole * batch].reshape(whole, batch, *x.shape[1:]), data
+        )
+        loss, correct = jax.tree.map(jnp.sum, jax.lax.map(totals, batches))
+        if size % batch:
+            rest = totals(jax.tree.map(lambda x: x[whole * batch :], data))
+            loss, correct = loss + rest[0], correct + rest[1]
+        return {
+            "test_loss": loss / data.labels.size,
+            "test_accuracy": correct / data.labels.size,
+        }
+
+
+def _key(seed: jax.Array, purpose: Literal["init", "order", "noise"]) -> jax.Array:
+    """A random stream of a seed; each purpose has its own."""
+    return jax.random.fold_in(jax.random.key(seed), ("init", "order", "noise").index(purpose))
+
+
+def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
+
+
+def _over_epoch(name: str, steps: dict[str, jax.Array]) -> jax.Array:
+    """A diagnostic of one epoch from those of its steps."""
+    values = steps[name]
+    if name.endswith("_norm"):  # of all the epoch's updates, taken as one vector
+        return jnp.sqrt(jnp.sum(jnp.square(values)))
+    if name == "alpha_min":
+        return jnp.min(values)
+    if name == "alpha_max":
+        return jnp.max(values)
+    if name == "alpha_std":
+        means = steps["alpha_mean"]
+        return jnp.sqrt(jnp.mean(values**2 + (means - jnp.mean(means)) ** 2))
+    return jnp.mean(values)

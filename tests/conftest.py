@@ -1,0 +1,51 @@
+"""Settings that every test shares, and the table of properties (``--conformance-table``)."""
+
+import re
+
+import hypothesis
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+hypothesis.settings.register_profile(
+    "specification", deadline=None, derandomize=True, database=None, max_examples=25
+)
+hypothesis.settings.load_profile("specification")
+
+CONFORMANCE_TEST = re.compile(r"test_conformance\.py::test_(\w+)\[(\w+)")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--conformance-table",
+        action="store_true",
+        help="print which transformation has which property, from the outcomes of this run",
+    )
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    """Prints a row a property and a column a transformation; works with xdist as without."""
+    if not config.getoption("--conformance-table"):
+        return
+    outcomes: dict[str, dict[str, bool]] = {}
+    for outcome in ("passed", "failed", "error"):
+        for report in terminalreporter.stats.get(outcome, []):
+            if found := CONFORMANCE_TEST.search(report.nodeid):
+                row = outcomes.setdefault(found[1], {})
+                row[found[2]] = row.get(found[2], True) and outcome == "passed"
+    for line in conformance_table(outcomes):
+        terminalreporter.write_line(line)
+
+
+def conformance_table(outcomes: dict[str, dict[str, bool]]) -> list[str]:
+    """The lines of a table, ``outcomes[property][transformation]``, with a legend below."""
+    names = sorted({name for row in outcomes.values() for name in row})
+    marks = {True: "✓", False: "✗", None: "·"}
+    width = max(map(len, outcomes), default=0)
+    lines = [" ".join([" " * width, *(f"{column:>2}" for column in range(1, len(names) + 1))])]
+    for title in sorted(outcomes):
+        cells = (f"{marks[outcomes[title].get(name)]:>2}" for name in names)
+        lines.append(" ".join([title.ljust(width), *cells]))
+    return lines + [f"{column:>2} {name}" for column, name in enumerate(names, 1)]
