@@ -1,5 +1,7 @@
 """The models of the studies, in Flax NNX."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -37,7 +39,7 @@ class MLP(nnx.Module):
     ) -> None:
         sizes = (features, *hidden)
         self.hidden = nnx.List(
-            [self._dense(n_in, n_out, rngs) for n_in, n_out in zip(sizes, sizes[1:], strict=False)]
+            [self._dense(n_in, n_out, rngs) for n_in, n_out in itertools.pairwise(sizes)]
         )
         self.head = self._dense(sizes[-1], num_classes, rngs)
         self.dropout = nnx.Dropout(dropout)
@@ -47,7 +49,9 @@ class MLP(nnx.Module):
         init = _uniform_fan_in(n_in)
         return nnx.Linear(n_in, n_out, kernel_init=init, bias_init=init, rngs=rngs)
 
-    def __call__(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def __call__(
+        self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
         """Logits [batch, num_classes] of normalised images [batch, height, width, channels]."""
         x = images.reshape(images.shape[0], -1)
         for layer in self.hidden:

@@ -53,9 +53,7 @@ def full(learning_rate: ArrayLike, training: Training) -> optax.GradientTransfor
     scale = npx.plasticity_warmup(
         training.steps_per_epoch, PUBLISHED_WARMUP_EPOCHS, PUBLISHED_SCALE
     )
-    return npx.neuroplastic(
-        learning_rate, plasticity_scale=scale, diagnostics=training.diagnostics
-    )
+    return npx.neuroplastic(learning_rate, plasticity_scale=scale, diagnostics=training.diagnostics)
 
 
 def _gradient_only(learning_rate: ArrayLike, training: Training) -> optax.GradientTransformation:
@@ -77,7 +75,12 @@ def _with_homeostasis(base: optax.GradientTransformation) -> Factory:
 
 def _plain(alias: Callable[..., optax.GradientTransformation], **settings: float) -> Factory:
     """One of Optax's own optimizers."""
-    return lambda learning_rate, training: alias(learning_rate, **settings)
+
+    def make(learning_rate: ArrayLike, training: Training) -> optax.GradientTransformation:
+        del training
+        return alias(learning_rate, **settings)
+
+    return make
 
 
 ARMS = {

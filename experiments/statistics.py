@@ -27,7 +27,7 @@ _FEWEST_RESAMPLES = 99  # with fewer, all bootstrap means can fall on one side: 
 
 
 @dataclasses.dataclass(frozen=True)
-class Summary:
+class _Summary:
     """Mean and spread of one arm.
 
     Attributes:
@@ -89,25 +89,6 @@ class Verdict(enum.StrEnum):
     BETTER = "better"
     WORSE = "worse"
     NOT_SHOWN = "not shown"
-
-
-def summarise(values: npt.ArrayLike) -> Summary:
-    """Summarises one arm by its mean and standard deviation.
-
-    Args:
-        values: `[n]`, one value per seed.
-
-    Returns:
-        Mean, standard deviation and count. One value has no spread: its sd is nan.
-
-    Raises:
-        ValueError: The values are empty, not finite or not a vector.
-
-    Example:
-        >>> summarise([97.0, 98.0, 99.0])
-        Summary(mean=98.0, sd=1.0, n=3)
-    """
-    return _summary(_vector("values", values))
 
 
 def smallest_p(n: int) -> float:
@@ -184,7 +165,7 @@ def paired_comparison(
 
     steps = _difference_in_steps(treatment, control)
     in_steps = _summary(steps)
-    difference = Summary(in_steps.mean / _STEPS, in_steps.sd / _STEPS, in_steps.n)
+    difference = _Summary(in_steps.mean / _STEPS, in_steps.sd / _STEPS, in_steps.n)
     exact = 2**difference.n <= max(_EXACT_SIGN_VECTORS, resamples)
     p_value, p_two_sided = _sign_flip_test(steps, math.inf if exact else resamples, seed)
     low, high = _bca_interval(steps, confidence, resamples, seed)
@@ -327,9 +308,9 @@ def _difference_in_steps(treatment: npt.ArrayLike, control: npt.ArrayLike) -> Fl
     return np.rint((treated - controls) * _STEPS)
 
 
-def _summary(vector: FloatArray) -> Summary:
+def _summary(vector: FloatArray) -> _Summary:
     sd = float(np.std(vector, ddof=1)) if vector.size > 1 else math.nan
-    return Summary(float(np.mean(vector)), sd, vector.size)
+    return _Summary(float(np.mean(vector)), sd, vector.size)
 
 
 def _sign_flip_test(steps: FloatArray, resamples: float, seed: int) -> tuple[float, float]:
@@ -365,13 +346,13 @@ def _bca_interval(
     return float(interval.low), float(interval.high)
 
 
-def _cohen_dz(difference: Summary) -> float:
+def _cohen_dz(difference: _Summary) -> float:
     if difference.sd == 0:
         return math.copysign(math.inf, difference.mean) if difference.mean else 0.0
     return difference.mean / difference.sd
 
 
-def _p_equivalence(difference: Summary, margin: float) -> float:
+def _p_equivalence(difference: _Summary, margin: float) -> float:
     room = margin - abs(difference.mean)
     if not difference.sd > 0:
         return smallest_p(difference.n) if room > 0 else 1.0

@@ -38,10 +38,10 @@ class CellState(NamedTuple):
 
 
 class Arrays(NamedTuple):
-    """A split's inputs and labels on the device, inputs still as bytes."""
+    """A split's inputs and labels; on the devices the inputs are still bytes."""
 
-    inputs: jax.Array  # uint8 [n, ...]
-    labels: jax.Array  # int32 [n] or, for sequences, [n, length]
+    inputs: Any  # uint8 [n, ...]
+    labels: Any  # int32 [n] or, for sequences, [n, length]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +82,8 @@ class Program:
         self,
         task: Task,
         optimizer: Factory,
-        train: tuple[np.ndarray, np.ndarray],
-        test: tuple[np.ndarray, np.ndarray],
+        train: Arrays,
+        test: Arrays,
         *,
         epochs: int,
         diagnostics: bool = False,
@@ -94,23 +94,37 @@ class Program:
         self._task = task
         self._optimizer = optimizer
         self._graph = nnx.graphdef(nnx.eval_shape(lambda: task.model(nnx.Rngs(0))))
-        self._size = len(train[0])
+        self._size = len(train.labels)
         steps = -(-self._size // task.batch_size)
         self._training = Training(steps, epochs, diagnostics)
         self._loop = loop or ("map" if devices[0].platform == "cpu" else "vmap")
         self._mesh = Mesh(np.asarray(devices), (AXIS,))
         self._cells = NamedSharding(self._mesh, PartitionSpec(AXIS))
         everywhere = NamedSharding(self._mesh, PartitionSpec())
-        self._train = jax.device_put(Arrays(*train), everywhere)
-        self._test = jax.device_put(Arrays(*test), everywhere)
+        self._train = jax.device_put(train, everywhere)
+        self._test = jax.device_put(test, everywhere)
         self._init = self._compile(self._init_cell)
-        self._epoch = self._compile(self._train_cell, donate=True)
-        self._evaluate = self._compile(self._evaluate_cell)
+        self._epoch = self._jit_epoch = self._compile(self._train_cell, donate=True)
+        self._evaluate = self._jit_evaluate = self._compile(self._evaluate_cell)
+        self._compiled_for = 0
 
     @property
     def width(self) -> int:
         """Number of devices: a program's number of cells is a multiple of it."""
         return self._mesh.size
+
+    def compile(self, cells: int) -> None:
+        """Compiles the program for a number of cells, so that no timing of an epoch includes it."""
+        if self._compiled_for == cells:
+            return
+        numbers = self._place(np.zeros(cells), np.zeros(cells))
+        state = jax.eval_shape(self._init, numbers, self._train)
+        states = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._cells), state
+        )
+        self._epoch = self._jit_epoch.lower((states, *numbers), self._train).compile()
+        self._evaluate = self._jit_evaluate.lower((states,), self._test).compile()
+        self._compiled_for = cells
 
     def init(self, seeds: np.ndarray, learning_rates: np.ndarray) -> CellState:
         """Initial states of the cells, stacked; both arguments are [cells]."""
@@ -134,7 +148,7 @@ class Program:
         cells = (np.asarray(seeds, np.uint32), np.asarray(learning_rates, np.float32))
         return jax.device_put(cells, self._cells)
 
-    def _compile(self, one: Callable[..., Any], *, donate: bool = False) -> Callable[..., Any]:
+    def _compile(self, one: Callable[..., Any], *, donate: bool = False) -> Any:
         """``one(cell..., data)`` for all cells of all devices in one program."""
 
         def share(cells: tuple[Any, ...], data: Arrays) -> Any:
@@ -155,7 +169,7 @@ class Program:
     def _init_cell(self, seed: jax.Array, learning_rate: jax.Array, data: Arrays) -> CellState:
         del data
         model = self._task.model(nnx.Rngs(_key(seed, "init")))
-        _, params, variables = nnx.split(model, nnx.Param, ...)
+        params, variables = nnx.state(model, nnx.Param, ...)
         optimizer = self._optimizer(learning_rate, self._training)
         return CellState(params, variables, optimizer.init(params), jnp.zeros([], jnp.int32))
 
@@ -198,7 +212,7 @@ class Program:
         def loss_fn(params: Any) -> tuple[jax.Array, Any]:
             model = nnx.merge(self._graph, params, state.variables)
             logits = model(inputs, train=True, rngs=nnx.Rngs(dropout))
-            _, _, variables = nnx.split(model, nnx.Param, ...)
+            _, variables = nnx.state(model, nnx.Param, ...)
             return jnp.mean(_cross_entropy(logits, labels)), variables
 
         (loss, variables), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)

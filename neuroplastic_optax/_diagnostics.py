@@ -9,6 +9,7 @@ import optax
 from jax.typing import ArrayLike
 
 from neuroplastic_optax._coefficient import compute_dtype
+from neuroplastic_optax._scopes import leaf_path
 
 Diagnostics: TypeAlias = bool | Literal["per_leaf"]
 
@@ -175,10 +176,7 @@ def diagnostics(opt_state: Any, params: optax.Params | None = None) -> dict[str,
 
 
 def _by_path(per_leaf: jax.Array, params: optax.Params | None) -> dict[str, jax.Array]:
-    paths = [
-        jax.tree_util.keystr(path, simple=True, separator="/")
-        for path, _ in jax.tree_util.tree_leaves_with_path(params)
-    ]
+    paths = [leaf_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     if len(paths) != per_leaf.shape[-2]:
         raise ValueError(
             f"params must name the {per_leaf.shape[-2]} leaves of the per-leaf diagnostics, "

@@ -16,8 +16,9 @@ def leaf_path(path: tuple[Any, ...]) -> str:
     >>> leaf_path((jax.tree_util.DictKey("dense"), jax.tree_util.DictKey("kernel")))
     'dense/kernel'
     """
-    text = jax.tree_util.keystr(path, simple=True, separator="/")
-    return re.sub(r"/value$", "", text)  # an NNX variable is a node around its array
+    if len(path) > 1 and path[-1] == jax.tree_util.GetAttrKey("value"):
+        path = path[:-1]  # an NNX variable is a node around its array
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def scope(pattern: str) -> MaskFn:

@@ -105,7 +105,8 @@ class Bounded:
         del params
         alphas = self.plasticity.observe(gradients)
         return {
-            leaf: g + limit((alphas[leaf][0] - 1) * g, self.max_ratio * norm(g), self.plasticity.eps)
+            leaf: g
+            + limit((alphas[leaf][0] - 1) * g, self.max_ratio * norm(g), self.plasticity.eps)
             for leaf, g in gradients.items()
         }
 

@@ -109,9 +109,7 @@ COEFFICIENT = st.fixed_dictionaries(
         "eps": st.sampled_from([1e-8, 1e-4]),
     },
 )
-PROBLEMS = st.builds(
-    random_problem, st.integers(0, 2**32 - 1), st.sampled_from([1e-3, 1.0, 30.0])
-)
+PROBLEMS = st.builds(random_problem, st.integers(0, 2**32 - 1), st.sampled_from([1e-3, 1.0, 30.0]))
 HOMEOSTASIS = st.fixed_dictionaries(
     {},
     optional={

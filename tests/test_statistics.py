@@ -14,13 +14,11 @@ from scipy import stats
 
 from experiments.statistics import (
     PairedComparison,
-    Summary,
     Verdict,
     holm,
     paired_comparison,
     sentence,
     smallest_p,
-    summarise,
     verdict,
 )
 
@@ -323,22 +321,6 @@ class TestHolm:
     def test_refuses_a_table(self):
         with pytest.raises(ValueError, match="vector"):
             holm([[0.1, 0.2]])
-
-
-class TestSummary:
-    def test_has_the_sample_standard_deviation(self):
-        assert summarise([1.0, 2.0, 3.0, 6.0]) == Summary(3.0, pytest.approx(math.sqrt(14 / 3)), 4)
-
-    def test_of_one_value_has_no_spread(self):
-        summary = summarise(np.array([97.5]))
-        assert (summary.mean, summary.n) == (97.5, 1)
-        assert math.isnan(summary.sd)
-
-    def test_refuses_no_values_and_values_that_are_not_finite(self):
-        with pytest.raises(ValueError, match="at least one"):
-            summarise([])
-        with pytest.raises(ValueError, match=r"values\[1\] = nan"):
-            summarise([1.0, math.nan])
 
 
 def shown(**fields: float) -> PairedComparison:

@@ -1,0 +1,73 @@
+"""The command line: ``python -m experiments STUDY [options]``."""
+
+import dataclasses
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import rich.table
+import tyro
+from rich.console import Console
+
+from experiments import studies, tasks
+from experiments.configs import Accuracy, ConfigError, Study
+from experiments.data import DataError
+from experiments.records import RecordError, Records
+from experiments.report import Table
+from experiments.run import Runner
+
+COMMANDS: dict[str, Callable[..., Study]] = {"accuracy": Accuracy}
+
+PLACES = ("out", "data_dir", "raw_dir")  # where things lie says nothing about what they are
+VARIABLE = ("arms", "seeds")  # may grow: finished runs are kept
+
+
+def main() -> None:
+    """Runs one study; errors that a user can mend end it with one line and exit code 2."""
+    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    console = Console()
+    try:
+        study = tyro.extras.subcommand_cli_from_dict(
+            COMMANDS, prog="python -m experiments", description=__doc__
+        )
+        run(study, console)
+    except (ConfigError, DataError, RecordError) as error:
+        console.print(f"[red]error:[/red] {error}", soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("Stopped. The same command goes on from the last finished program.")
+        sys.exit(130)
+
+
+def run(study: Study, console: Console) -> None:
+    """Runs a study and shows its table."""
+    name = type(study).__name__.lower()
+    folder = study.out or Path("results") / f"{name}-{study.dataset}"
+    configuration = {
+        key: value
+        for key, value in dataclasses.asdict(study).items()
+        if key not in (*PLACES, *VARIABLE)
+    }
+    load = functools.partial(tasks.load, data_dir=study.data_dir, raw_dir=study.raw_dir)
+    with Records(folder, name, configuration) as records:
+        table = studies.STUDIES[type(study)](study, Runner(records, load, console))
+    show(table, console)
+    console.print(f"Figure, report and records: {folder}", soft_wrap=True)
+
+
+def show(table: Table, console: Console) -> None:
+    """Prints a table with a header row."""
+    header, *rows = table
+    printed = rich.table.Table()
+    for title in header:
+        printed.add_column(title, no_wrap=True)
+    for row in rows:
+        printed.add_row(*row)
+    console.print(printed)
+
+
+if __name__ == "__main__":
+    main()

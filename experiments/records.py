@@ -1,0 +1,219 @@
+"""What a study leaves behind: plain files, each replaced as a whole or not at all."""
+
+import dataclasses
+import datetime
+import fcntl
+import io
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import pandas as pd
+
+from experiments.configs import Cell, Workload
+
+RUNS, MANIFEST = "runs.csv", "manifest.json"
+CELL_COLUMNS = ["arm", *(field.name for field in dataclasses.fields(Workload)), "seed"]
+CELL_COLUMNS += ["learning_rate"]
+PACKAGES = ("neuroplastic-optax", "jax", "jaxlib", "optax", "flax", "numpy")
+SIGNIFICANT_DIGITS = 7  # of float32
+
+
+class RecordError(RuntimeError):
+    """A folder of records that cannot be used, by file, what was found and what was expected."""
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replaces a file by new content; a reader or a crash sees the old or the new, never a part.
+
+    Raises:
+      RecordError: the folder cannot be written to, or the disk is full; nothing is left behind.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = None
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise RecordError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+class Records:
+    """The records of one study in one folder, held by one process at a time.
+
+    Args:
+      folder: created where it is missing.
+      study: the study's name.
+      configuration: what must stay the same for records to be added to; arms, seeds and learning
+        rates are not part of it, since every row names its own.
+
+    Raises:
+      RecordError: the folder cannot be used, is in use by another process, or holds the records of
+        another study or configuration.
+    """
+
+    def __init__(self, folder: Path, study: str, configuration: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self._study = study
+        self._configuration = dict(configuration)
+        self._data: dict[str, Any] = {}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (folder / ".lock").open("w")
+        except OSError as error:
+            raise RecordError(f"{folder} cannot be used: {error.strerror}.") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise RecordError(f"{folder} is in use by another process; wait for it.") from None
+        try:
+            self._check_manifest()
+            self._runs = self._read_runs()
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def __enter__(self) -> "Records":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._lock.close()
+
+    def finished(self, cell: Cell) -> bool:
+        """Whether every epoch of a cell is on record."""
+        return len(self.rows([cell])) == cell.workload.epochs
+
+    def rows(self, cells: Iterable[Cell]) -> pd.DataFrame:
+        """The rows of some cells, in the order of the cells and their epochs."""
+        wanted = pd.DataFrame([cell.fields() for cell in cells], columns=CELL_COLUMNS)
+        if self._runs.empty:
+            return self._runs
+        return wanted.merge(self._runs, on=CELL_COLUMNS, how="inner")
+
+    def add(self, rows: pd.DataFrame) -> None:
+        """Adds the rows of finished cells and writes them down."""
+        rounded = rows.map(
+            lambda x: float(f"{x:.{SIGNIFICANT_DIGITS}g}") if isinstance(x, float) else x
+        )
+        rounded.insert(0, "study", self._study)
+        runs = rounded if self._runs.empty else pd.concat([self._runs, rounded], ignore_index=True)
+        write_atomically(self.folder / RUNS, runs.to_csv(index=False))
+        self._runs = runs
+        self.write_manifest()
+
+    def note_data(self, dataset: str, facts: Mapping[str, Any]) -> None:
+        """Notes where a data set came from, for the manifest."""
+        self._data[dataset] = dict(facts)
+
+    def write_manifest(self) -> None:
+        """Writes down under what circumstances the records were made."""
+        arms = sorted(self._runs["arm"].unique()) if not self._runs.empty else []
+        seeds = sorted(int(seed) for seed in self._runs["seed"].unique()) if arms else []
+        manifest = {
+            "study": self._study,
+            "configuration": self._configuration,
+            "arms": arms,
+            "seeds": seeds,
+            "data": self._data,
+            "commit": _commit(),
+            "versions": {
+                "python": platform.python_version(),
+                **{name: metadata.version(name) for name in PACKAGES},
+            },
+            "device": _device(),
+            "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        write_atomically(self.folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+
+    def _check_manifest(self) -> None:
+        path = self.folder / MANIFEST
+        if not path.exists():
+            return
+        try:
+            manifest = json.loads(path.read_text())
+            study, configuration = manifest["study"], manifest["configuration"]
+            self._data = manifest["data"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RecordError(
+                f"{path} is no manifest of a study ({error}); remove it or choose another folder."
+            ) from error
+        if study != self._study:
+            raise RecordError(
+                f"{self.folder} holds the study {study!r}, not {self._study!r}; "
+                "choose another folder."
+            )
+        ours = json.loads(json.dumps(self._configuration))
+        different = [
+            f"{name} was {configuration.get(name)!r}, now {ours.get(name)!r}"
+            for name in sorted(configuration.keys() | ours.keys())
+            if configuration.get(name) != ours.get(name)
+        ]
+        if different:
+            raise RecordError(
+                f"{self.folder} holds records of another configuration: {'; '.join(different)}. "
+                "Choose another folder."
+            )
+
+    def _read_runs(self) -> pd.DataFrame:
+        path = self.folder / RUNS
+        if not path.exists():
+            return pd.DataFrame()
+        text = path.read_text()
+        # A line without its end was cut off; what is left of it must not be taken for a number.
+        whole = text[: text.rfind("\n") + 1]
+        try:
+            runs = pd.read_csv(io.StringIO(whole))
+            sizes = runs.groupby(CELL_COLUMNS, dropna=False)["epoch"].transform("size")
+        except (ValueError, KeyError) as error:
+            raise RecordError(
+                f"{path} is no table of runs ({error}); remove it or choose another folder."
+            ) from error
+        return runs[sizes == runs["epochs"]].reset_index(drop=True)
+
+
+def _commit() -> str:
+    """The commit of the code, with ``+`` where it was changed since; ``unknown`` outside git."""
+    try:
+        run = [
+            subprocess.run(
+                ["git", *arguments],
+                cwd=Path(__file__).parent,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout.strip()
+            for arguments in (
+                ("rev-parse", "HEAD"),
+                ("status", "--porcelain", "--untracked-files=no", "--", "*.py"),
+            )
+        ]
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return run[0] + ("+" if run[1] else "")
+
+
+def _device() -> str:
+    device = jax.devices()[0]
+    cores = f", {os.cpu_count()} cores" if device.platform == "cpu" else ""
+    return f"{len(jax.devices())} x {device.device_kind} ({device.platform}{cores})"

@@ -1,0 +1,131 @@
+"""Running cells: what is on record already is kept, the rest is trained, with progress shown."""
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from experiments import tasks
+from experiments.configs import Cell, Workload
+from experiments.data import Dataset
+from experiments.optimizers import ARMS
+from experiments.records import Records
+from experiments.train import Arrays, Program
+
+Row = dict[str, str | int | float | bool]
+
+MAX_ROUNDS = 5  # cells a device takes in one program: what an interruption can cost at most
+
+
+@dataclasses.dataclass(frozen=True)
+class Runner:
+    """Trains cells and records them.
+
+    Attributes:
+      records: where finished cells are kept.
+      load: the images of a workload.
+      console: where progress is shown.
+    """
+
+    records: Records
+    load: Callable[[Workload], Dataset]
+    console: Console
+
+    def __call__(self, cells: Sequence[Cell]) -> pd.DataFrame:
+        """The rows of all cells, after training those that are not on record."""
+        pending = [cell for cell in cells if not self.records.finished(cell)]
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("epochs,"),
+            TimeElapsedColumn(),
+            TextColumn("elapsed,"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=self.console,
+        ) as progress:
+            total = sum(cell.workload.epochs for cell in cells)
+            bar = progress.add_task("", total=total)
+            progress.advance(bar, total - sum(cell.workload.epochs for cell in pending))
+            for (workload, arm), group in itertools.groupby(
+                pending, key=lambda cell: (cell.workload, cell.arm)
+            ):
+                progress.update(bar, description=f"{workload.dataset}: {ARMS[arm].label}")
+                self._train(workload, arm, list(group), lambda n: progress.advance(bar, n))
+        return self.records.rows(cells)
+
+    def _train(
+        self, workload: Workload, arm: str, cells: list[Cell], advance: Callable[[int], None]
+    ) -> None:
+        """Trains the cells of one arm, in as few programs of one shape as they need."""
+        dataset = self.load(workload)
+        self.records.note_data(
+            dataset.name,
+            {
+                "source": dataset.source,
+                "checksum": dataset.checksum,
+                "train": len(dataset.train_labels),
+                "evaluated": len(dataset.test_labels),
+            },
+        )
+        program = Program(
+            tasks.make_task(workload, dataset),
+            ARMS[arm].make,
+            Arrays(dataset.train_images, dataset.train_labels),
+            Arrays(dataset.test_images, dataset.test_labels),
+            epochs=workload.epochs,
+            diagnostics=workload.diagnostics,
+        )
+        rounds = min(-(-len(cells) // program.width), MAX_ROUNDS)
+        size = rounds * program.width
+        for start in range(0, len(cells), size):
+            chunk = cells[start : start + size]
+            rows: list[Row] = []
+            for of_epoch in train_cells(program, chunk, size):
+                rows += of_epoch
+                advance(len(chunk))
+            self.records.add(pd.DataFrame(rows).sort_values(["seed", "learning_rate", "epoch"]))
+
+
+def train_cells(program: Program, cells: list[Cell], size: int) -> Iterator[list[Row]]:
+    """Trains cells of one arm together, an epoch at a time: a row a cell.
+
+    A program has a fixed number of cells; where there are fewer, the last one is repeated and the
+    repetitions are thrown away.
+    """
+    filled = [*cells, *[cells[-1]] * (size - len(cells))]
+    seeds = np.array([cell.seed for cell in filled])
+    learning_rates = np.array([cell.learning_rate for cell in filled])
+    program.compile(size)
+    state = program.init(seeds, learning_rates)
+    for epoch in range(1, cells[0].workload.epochs + 1):
+        start = time.perf_counter()
+        state, trained = jax.block_until_ready(program.train_epoch(state, seeds, learning_rates))
+        middle = time.perf_counter()
+        evaluated = jax.block_until_ready(program.evaluate(state))
+        end = time.perf_counter()
+        metrics = jax.device_get({**trained, **evaluated})
+        yield [
+            {
+                **cell.fields(),
+                "epoch": epoch,
+                **{name: float(values[i]) for name, values in metrics.items()},
+                "seconds": (middle - start) / size,
+                "evaluation_seconds": (end - middle) / size,
+            }
+            for i, cell in enumerate(cells)
+        ]

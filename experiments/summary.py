@@ -1,0 +1,47 @@
+"""Tables over seeds, from the records."""
+
+import numpy as np
+import pandas as pd
+
+from experiments.records import CELL_COLUMNS
+
+
+def summarise(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Mean, standard deviation and number of seeds of each group's final and best results.
+
+    Args:
+      rows: rows of whole cells.
+      by: columns that make a group, such as ``["arm", "learning_rate"]``.
+
+    Returns:
+      A row a group, in order of appearance: accuracies in percent, ``*_sd`` with n − 1 (NaN for one
+      seed), ``diverged`` the number of seeds whose final loss is not finite.
+    """
+    cells = per_cell(rows)
+    groups = cells.groupby(by, sort=False)
+    columns = ["final_accuracy", "best_accuracy", "final_loss", "final_train_loss", "seconds"]
+    table = groups[columns].agg(["mean", "std"]).rename(columns={"std": "sd"}, level=1)
+    table.columns = table.columns.map("_".join)
+    table = table.drop(columns="seconds_sd")
+    table["n"] = groups.size()
+    table["diverged"] = groups["diverged"].sum()
+    return table.reset_index()
+
+
+def per_cell(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row a cell: final and best accuracy in percent, final losses, seconds, whether diverged.
+
+    The best accuracy is over all epochs; picking it uses the evaluated images.
+    """
+    cells = rows.groupby(CELL_COLUMNS, sort=False, dropna=False)
+    table = pd.DataFrame(
+        {
+            "final_accuracy": 100 * cells["test_accuracy"].last(),
+            "best_accuracy": 100 * cells["test_accuracy"].max(),
+            "final_loss": cells["test_loss"].apply(lambda loss: loss.iloc[-1]),
+            "final_train_loss": cells["train_loss"].apply(lambda loss: loss.iloc[-1]),
+            "seconds": cells["seconds"].sum(),
+        }
+    )
+    table["diverged"] = ~np.isfinite(table["final_loss"]) | ~np.isfinite(table["final_train_loss"])
+    return table.reset_index()
