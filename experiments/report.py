@@ -65,10 +65,11 @@ def accuracy_report(rows: pd.DataFrame, table: Table, source: str) -> str:
             "",
             markdown_table(table),
             "",
-            "Mean ± standard deviation over seeds. *rate*: learning rate. *final %*, *best %*: test "
-            "accuracy after the last epoch, and the highest of a run's epochs, which is picked on "
-            "the test set. *final loss*: mean cross-entropy on the test set. *s/seed*: seconds of "
-            "training a seed, without compilation and evaluation, all seeds training together.",
+            "Mean ± standard deviation over seeds. *rate*: learning rate. *final %*, *best %*: "
+            "test accuracy after the last epoch, and the highest of a run's epochs, which is "
+            "picked on the test set. *final loss*: mean cross-entropy on the test set. *s/seed*: "
+            "seconds of training a seed, without compilation and evaluation, all seeds training "
+            "together.",
             "",
             "![test accuracy by epoch](figure.png)",
             "",

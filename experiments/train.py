@@ -166,11 +166,14 @@ class Program:
         )
         return jax.jit(spread, donate_argnums=0 if donate else ())
 
+    def _make(self, learning_rate: jax.Array, seed: jax.Array) -> optax.GradientTransformation:
+        return self._optimizer(learning_rate, dataclasses.replace(self._training, seed=seed))
+
     def _init_cell(self, seed: jax.Array, learning_rate: jax.Array, data: Arrays) -> CellState:
         del data
         model = self._task.model(nnx.Rngs(_key(seed, "init")))
         params, variables = nnx.state(model, nnx.Param, ...)
-        optimizer = self._optimizer(learning_rate, self._training)
+        optimizer = self._make(learning_rate, seed)
         return CellState(params, variables, optimizer.init(params), jnp.zeros([], jnp.int32))
 
     def _train_cell(
@@ -216,7 +219,7 @@ class Program:
             return jnp.mean(_cross_entropy(logits, labels)), variables
 
         (loss, variables), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        optimizer = self._optimizer(learning_rate, self._training)
+        optimizer = self._make(learning_rate, seed)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {"train_loss": loss, **npx.diagnostics(opt_state)}

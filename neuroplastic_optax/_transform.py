@@ -224,7 +224,7 @@ def add_orthogonal_plasticity(
         squared_norm = jnp.sum(jnp.square(gradient))
         along = jnp.sum(signal * gradient) / (squared_norm + eps)
         orthogonal = signal - along * gradient
-        norm = jnp.sqrt(squared_norm)
+        norm = norm_of(gradient)
         if match_norm:
             length = norm_of(orthogonal)
             # Below the rounding error of α ⊙ g it is noise, which must not grow to the norm of g.
