@@ -5,7 +5,6 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import rich.table
@@ -13,16 +12,21 @@ import tyro
 from rich.console import Console
 
 from experiments import studies, tasks
-from experiments.configs import Accuracy, ConfigError, Study
+from experiments.configs import Accuracy, ConfigError, Study, Tune, Verdict
 from experiments.data import DataError
 from experiments.records import RecordError, Records
 from experiments.report import Table
 from experiments.run import Runner
 
-COMMANDS: dict[str, Callable[..., Study]] = {"accuracy": Accuracy}
+COMMANDS: dict[str, Callable[..., Study]] = {
+    "accuracy": Accuracy,
+    "tune": Tune,
+    "verdict": Verdict,
+}
 
 PLACES = ("out", "data_dir", "raw_dir")  # where things lie says nothing about what they are
-VARIABLE = ("arms", "seeds")  # may grow: finished runs are kept
+# May change: every record names its own, and finished runs are kept.
+VARIABLE = ("arms", "seeds", "ablation_seeds", "budget", "tuned")
 
 
 def main() -> None:
@@ -45,7 +49,7 @@ def main() -> None:
 def run(study: Study, console: Console) -> None:
     """Runs a study and shows its table."""
     name = type(study).__name__.lower()
-    folder = study.out or Path("results") / f"{name}-{study.dataset}"
+    folder = study.out or studies.default_folder(name, study.dataset)
     configuration = {
         key: value
         for key, value in dataclasses.asdict(study).items()

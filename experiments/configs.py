@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Literal
 
 from experiments.data import DATASETS
-from experiments.optimizers import ARMS
+from experiments.optimizers import ABLATIONS, ARMS
 
 Split = Literal["test", "validation"]
+
+FIRST_LEARNING_RATES = 5
+FIRST_TUNING_SEED = 1000  # far from those of every other study
 
 
 class ConfigError(ValueError):
@@ -62,12 +65,12 @@ class Study:
 
     Attributes:
       dataset: mnist5k (5,000 MNIST images, always there), mnist, fashion_mnist or cifar10.
-      arms: full, gradient_only, sgd, sgd_homeostasis, momentum, adam, adamw or rmsprop.
+      arms: full, gradient_only, sgd, momentum, adam, adamw, rmsprop, and those that an unknown name
+        is answered with.
       seeds: number of training runs an arm; seed i starts every arm from the same parameters and
         shows it the same batches.
       epochs: passes over the training images.
       batch_size: images a step.
-      learning_rate: one for all arms; left out, each arm takes its own default.
       out: folder for records, figure and report; a study that was stopped goes on from it.
       data_dir: folder for prepared data sets.
       raw_dir: folder with raw files (IDX, CIFAR-10 binary) that you have already.
@@ -78,7 +81,6 @@ class Study:
     seeds: int = 5
     epochs: int = 10
     batch_size: int = 128
-    learning_rate: float | None = None
     out: Path | None = None
     data_dir: Path = Path("data")
     raw_dir: Path | None = None
@@ -91,14 +93,30 @@ class Study:
         for name in ("seeds", "epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
+
+    def workload(self) -> Workload:
+        """What the study's cells share."""
+        return Workload(self.dataset, epochs=self.epochs, batch_size=self.batch_size)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Accuracy(Study):
+    """Figure 2 of the paper: test accuracy by epoch, mean and standard deviation over seeds.
+
+    Attributes:
+      learning_rate: one for all arms; left out, each arm takes its own default.
+    """
+
+    learning_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ConfigError(f"learning_rate must be above 0, got {self.learning_rate}.")
 
     def workload(self) -> Workload:
-        """What the study's cells share."""
-        return Workload(
-            self.dataset, epochs=self.epochs, batch_size=self.batch_size, diagnostics=True
-        )
+        """What the study's cells share; plasticity is watched."""
+        return dataclasses.replace(super().workload(), diagnostics=True)
 
     def cells(self) -> list[Cell]:
         """Every training run of the study."""
@@ -111,15 +129,59 @@ class Study:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Accuracy(Study):
-    """Figure 2 of the paper: test accuracy by epoch, mean and standard deviation over seeds."""
+class Tune(Study):
+    """Learning rates for the fair test: equal budgets for all arms, on held-out training images.
+
+    The search of every arm begins with five learning rates around its default, half a decade apart,
+    and goes on at the side where the best one lies until the budget is spent; beyond it only where
+    the best one still lies at an edge.
+
+    Attributes:
+      seeds: number of training runs a learning rate; no other study uses these seeds.
+      budget: number of learning rates an arm.
+    """
+
+    dataset: str = "fashion_mnist"
+    arms: tuple[str, ...] = tuple(ARMS)
+    seeds: int = 3
+    budget: int = 7
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.budget < FIRST_LEARNING_RATES:
+            raise ConfigError(f"budget must be at least {FIRST_LEARNING_RATES}, got {self.budget}.")
+
+    def workload(self) -> Workload:
+        """What the study's cells share: a sixth of the training images is held out."""
+        return dataclasses.replace(super().workload(), split="validation")
+
+    def cells(self, arm: str, learning_rate: float) -> list[Cell]:
+        """The training runs of one arm at one learning rate."""
+        seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.seeds)
+        return [Cell(self.workload(), arm, learning_rate, seed) for seed in seeds]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Dynamics(Study):
-    """Figure 6 of the paper: what plasticity does during training, by epoch and by layer."""
+class Verdict(Study):
+    """The fair test: every arm at its tuned learning rate, on fresh seeds and the test images.
+
+    Attributes:
+      arms: all of the hypotheses are needed; the others are compared with the full method as well.
+      seeds: number of training runs an arm.
+      ablation_seeds: number of training runs of the single-signal and leave-one-out arms.
+      tuned: folder of the study tune for the same data set; left out, where it is by default.
+    """
 
     dataset: str = "fashion_mnist"
+    arms: tuple[str, ...] = tuple(ARMS)
+    seeds: int = 20
+    ablation_seeds: int = 10
+    tuned: Path | None = None
+
+    def cells(self, arm: str, learning_rate: float) -> list[Cell]:
+        """The training runs of one arm at one learning rate."""
+        number = min(self.ablation_seeds, self.seeds) if arm in ABLATIONS else self.seeds
+        return [Cell(self.workload(), arm, learning_rate, seed) for seed in range(number)]
 
 
 def _check_known(field: str, values: tuple[str, ...], known: tuple[str, ...]) -> None:

@@ -10,19 +10,31 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from experiments.optimizers import ARMS
+from experiments.optimizers import ABLATIONS, ARMS
 from experiments.records import write_atomically
+from experiments.statistics import MARGIN, PairedComparison
 
 # Okabe and Ito's colours, told apart by colour-blind readers; an arm has the same one everywhere.
+# Arms beyond the eight share the colour of their family and are told apart by their labels.
 COLOURS = {
     "full": "#D55E00",
+    "full_clipped": "#D55E00",
     "gradient_only": "#0072B2",
+    "gradient_only_wide": "#0072B2",
+    **dict.fromkeys(ABLATIONS, "#0072B2"),
+    "permuted": "#F0E442",
+    "random": "#F0E442",
+    "norm_matched": "#F0E442",
     "sgd": "#000000",
     "sgd_homeostasis": "#009E73",
     "momentum": "#999999",
+    "momentum_homeostasis": "#999999",
     "adam": "#CC79A7",
+    "adam_homeostasis": "#CC79A7",
     "adamw": "#E69F00",
+    "adamw_homeostasis": "#E69F00",
     "rmsprop": "#56B4E9",
+    "rmsprop_homeostasis": "#56B4E9",
 }
 DATASET_TITLES = {
     "mnist5k": "MNIST (4,000 training images)",
@@ -66,3 +78,60 @@ def _title(rows: pd.DataFrame, what: str) -> str:
     seeds = rows["seed"].nunique()
     band = f"mean of {seeds} seeds, band ±1 standard deviation" if seeds > 1 else "one seed"
     return f"{DATASET_TITLES[rows['dataset'].iloc[0]]}: {what} ({band})"
+
+
+def accuracy_by_learning_rate(summary: pd.DataFrame, rows: pd.DataFrame) -> Figure:
+    """Validation accuracy by learning rate: a small panel an arm, its selection marked."""
+    arms = list(summary["arm"].unique())
+    columns = 5
+    lines = -(-len(arms) // columns)
+    figure, grid = plt.subplots(
+        lines, columns, figsize=(13, 2.3 * lines), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axes, arm in zip(grid.flat, arms, strict=False):
+        of_arm = summary[summary["arm"] == arm].sort_values("learning_rate")
+        rates, mean = of_arm["learning_rate"], of_arm["final_accuracy_mean"]
+        axes.errorbar(
+            rates,
+            mean,
+            yerr=of_arm["final_accuracy_sd"].fillna(0),
+            color=COLOURS[arm],
+            marker=".",
+            capsize=2,
+        )
+        best = mean.idxmax()
+        axes.plot(rates[best], mean[best], "o", markersize=9, fillstyle="none", color="black")
+        axes.set(xscale="log", title=ARMS[arm].label)
+        axes.title.set_fontsize(9)
+        axes.grid(alpha=0.25)
+    for axes in list(grid.flat)[len(arms) :]:
+        axes.set_axis_off()
+    # Diverged runs stay in the records; on this scale they would hide the differences.
+    best_of_all = summary["final_accuracy_mean"].max()
+    grid[0, 0].set_ylim(best_of_all - 8, best_of_all + 0.8)
+    figure.supxlabel("learning rate")
+    figure.supylabel("validation accuracy (%)")
+    figure.suptitle(_title(rows, "search for the learning rate, circle: selected"))
+    return figure
+
+
+def differences(against_full: dict[str, PairedComparison], rows: pd.DataFrame) -> Figure:
+    """Mean paired difference of the full method and every other arm, ordered, with intervals."""
+    ordered = sorted(against_full.items(), key=lambda item: item[1].mean)
+    figure, axes = plt.subplots(figsize=(8, 0.32 * len(ordered) + 1.6), layout="constrained")
+    axes.axvspan(-MARGIN, MARGIN, color="0.9", label=f"no practical size (±{MARGIN} points)")
+    axes.axvline(0, color="0.4", linewidth=0.8)
+    for height, (arm, comparison) in enumerate(ordered):
+        mean = comparison.mean
+        reach = [[mean - comparison.interval_low], [comparison.interval_high - mean]]
+        axes.errorbar(mean, height, xerr=reach, fmt="o", color=COLOURS[arm], capsize=3)
+    labels = [f"{ARMS[arm].label} (n = {comparison.n})" for arm, comparison in ordered]
+    axes.set_yticks(range(len(ordered)), labels, fontsize=8)
+    axes.set(
+        xlabel="final test accuracy of the full method minus that of the arm (points)",
+        title=f"{DATASET_TITLES[rows['dataset'].iloc[0]]}: every arm tuned, paired by seed,\n"
+        "mean and 95% BCa interval",
+    )
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure

@@ -119,6 +119,13 @@ def plain(
     return alias(learning_rate, **settings)
 
 
+ABLATIONS = (
+    "activity_alone",
+    "memory_alone",
+    "without_activity",
+    "without_gradient",
+    "without_memory",
+)
 ADAMW_DECAY = 1e-2
 RMSPROP_DECAY = 0.99
 

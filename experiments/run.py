@@ -1,6 +1,6 @@
 """Running cells: what is on record already is kept, the rest is trained, with progress shown."""
 
-import dataclasses
+import functools
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,26 +23,30 @@ from experiments.configs import Cell, Workload
 from experiments.data import Dataset
 from experiments.optimizers import ARMS
 from experiments.records import Records
-from experiments.train import Arrays, Program
+from experiments.train import Arrays, Program, replicate
 
 Row = dict[str, str | int | float | bool]
 
 MAX_ROUNDS = 5  # cells a device takes in one program: what an interruption can cost at most
 
 
-@dataclasses.dataclass(frozen=True)
 class Runner:
     """Trains cells and records them.
 
-    Attributes:
+    Args:
       records: where finished cells are kept.
       load: the images of a workload.
       console: where progress is shown.
     """
 
-    records: Records
-    load: Callable[[Workload], Dataset]
-    console: Console
+    def __init__(
+        self, records: Records, load: Callable[[Workload], Dataset], console: Console
+    ) -> None:
+        self.records = records
+        self.load = functools.cache(load)
+        self._console = console
+        self._on_devices = functools.cache(self._place)
+        self._program = functools.cache(self._build)
 
     def __call__(self, cells: Sequence[Cell]) -> pd.DataFrame:
         """The rows of all cells, after training those that are not on record."""
@@ -56,7 +60,7 @@ class Runner:
             TextColumn("elapsed,"),
             TimeRemainingColumn(),
             TextColumn("left"),
-            console=self.console,
+            console=self._console,
         ) as progress:
             total = sum(cell.workload.epochs for cell in cells)
             bar = progress.add_task("", total=total)
@@ -72,6 +76,19 @@ class Runner:
         self, workload: Workload, arm: str, cells: list[Cell], advance: Callable[[int], None]
     ) -> None:
         """Trains the cells of one arm, in as few programs of one shape as they need."""
+        program = self._program(workload, arm)
+        rounds = min(-(-len(cells) // program.width), MAX_ROUNDS)
+        size = rounds * program.width
+        for start in range(0, len(cells), size):
+            chunk = cells[start : start + size]
+            rows: list[Row] = []
+            for of_epoch in train_cells(program, chunk, size):
+                rows += of_epoch
+                advance(len(chunk))
+            self.records.add(pd.DataFrame(rows).sort_values(["seed", "learning_rate", "epoch"]))
+
+    def _place(self, workload: Workload) -> tuple[Arrays, Arrays]:
+        """The training and the evaluated split on the devices, once for all arms."""
         dataset = self.load(workload)
         self.records.note_data(
             dataset.name,
@@ -82,23 +99,22 @@ class Runner:
                 "evaluated": len(dataset.test_labels),
             },
         )
-        program = Program(
-            tasks.make_task(workload, dataset),
-            ARMS[arm].make,
+        splits = (
             Arrays(dataset.train_images, dataset.train_labels),
             Arrays(dataset.test_images, dataset.test_labels),
+        )
+        return replicate(splits, jax.devices())
+
+    def _build(self, workload: Workload, arm: str) -> Program:
+        train, test = self._on_devices(workload)
+        return Program(
+            tasks.make_task(workload, self.load(workload)),
+            ARMS[arm].make,
+            train,
+            test,
             epochs=workload.epochs,
             diagnostics=workload.diagnostics,
         )
-        rounds = min(-(-len(cells) // program.width), MAX_ROUNDS)
-        size = rounds * program.width
-        for start in range(0, len(cells), size):
-            chunk = cells[start : start + size]
-            rows: list[Row] = []
-            for of_epoch in train_cells(program, chunk, size):
-                rows += of_epoch
-                advance(len(chunk))
-            self.records.add(pd.DataFrame(rows).sort_values(["seed", "learning_rate", "epoch"]))
 
 
 def train_cells(program: Program, cells: list[Cell], size: int) -> Iterator[list[Row]]:
@@ -110,7 +126,7 @@ def train_cells(program: Program, cells: list[Cell], size: int) -> Iterator[list
     filled = [*cells, *[cells[-1]] * (size - len(cells))]
     seeds = np.array([cell.seed for cell in filled])
     learning_rates = np.array([cell.learning_rate for cell in filled])
-    program.compile(size)
+    program.compile(seeds, learning_rates)
     state = program.init(seeds, learning_rates)
     for epoch in range(1, cells[0].workload.epochs + 1):
         start = time.perf_counter()

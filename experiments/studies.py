@@ -1,14 +1,22 @@
 """The studies: which cells each one runs, and what it makes of their records."""
 
 from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
 
 from experiments import figures, report
-from experiments.configs import Accuracy, Study
+from experiments.configs import Accuracy, ConfigError, Study, Tune, Verdict
+from experiments.hypotheses import HYPOTHESES, Competitor, Hypothesis
+from experiments.optimizers import ARMS
 from experiments.records import write_atomically
 from experiments.run import Runner
-from experiments.summary import summarise
+from experiments.search import best_learning_rate, first_learning_rates, next_learning_rate
+from experiments.statistics import PairedComparison, holm, paired_comparison
+from experiments.summary import per_cell, summarise
 
-SUMMARY, FIGURE, REPORT = "summary.csv", "figure.png", "report.md"
+SUMMARY, FIGURE, REPORT, SELECTIONS = "summary.csv", "figure.png", "report.md", "selections.csv"
+COMPARISONS = "comparisons.csv"
 
 
 def accuracy(study: Accuracy, runner: Runner) -> report.Table:
@@ -24,4 +32,117 @@ def accuracy(study: Accuracy, runner: Runner) -> report.Table:
     return table
 
 
-STUDIES: dict[type[Study], Callable[..., report.Table]] = {Accuracy: accuracy}
+def tune(study: Tune, runner: Runner) -> report.Table:
+    """Searches every arm's learning rate; returns the table of the selections."""
+    rates = {arm: first_learning_rates(ARMS[arm].learning_rate) for arm in study.arms}
+    while True:
+        rows = runner(
+            [cell for arm in study.arms for r in rates[arm] for cell in study.cells(arm, r)]
+        )
+        summary = summarise(rows, ["arm", "learning_rate"])
+        found = {
+            arm: dict(zip(of_arm["learning_rate"], of_arm["final_accuracy_mean"], strict=True))
+            for arm, of_arm in summary.groupby("arm", sort=False)
+        }
+        more = {arm: next_learning_rate(found[arm], study.budget) for arm in study.arms}
+        if not any(more.values()):
+            break
+        for arm, rate in more.items():
+            rates[arm] += [rate] if rate else []
+    selections = pd.DataFrame(
+        [
+            {
+                "arm": arm,
+                "learning_rate": (best := best_learning_rate(found[arm])),
+                "validation_accuracy": found[arm][best],
+                "trials": len(rates[arm]),
+                "at_edge": best in (min(rates[arm]), max(rates[arm])),
+            }
+            for arm in study.arms
+        ]
+    )
+    folder = runner.records.folder
+    write_atomically(folder / SUMMARY, summary.to_csv(index=False))
+    write_atomically(folder / SELECTIONS, selections.to_csv(index=False))
+    figures.save(figures.accuracy_by_learning_rate(summary, rows), folder / FIGURE)
+    table = report.selection_table(selections)
+    write_atomically(folder / REPORT, report.tune_report(rows, table, study.budget))
+    return table
+
+
+def verdict(study: Verdict, runner: Runner) -> report.Table:
+    """Runs the fair test; returns the table of its hypotheses."""
+    selected = _read_selections(study.tuned or default_folder("tune", study.dataset), study.arms)
+    published = {
+        competitor.arm: ARMS[competitor.arm].learning_rate
+        for hypothesis in HYPOTHESES
+        for competitor in (hypothesis.treatment, hypothesis.control)
+        if competitor.rate == "published"
+    }
+    cells = {
+        cell: None
+        for rates in (selected, published)
+        for arm, rate in rates.items()
+        for cell in study.cells(arm, rate)
+    }
+    rows = runner(list(cells))
+    final = per_cell(rows).set_index(["arm", "learning_rate", "seed"])["final_accuracy"]
+
+    def compare(hypothesis: Hypothesis) -> PairedComparison:
+        treatment, control = (
+            final.loc[competitor.arm, _rate(competitor, selected, published)]
+            for competitor in (hypothesis.treatment, hypothesis.control)
+        )
+        seeds = treatment.index.intersection(control.index)
+        return paired_comparison(treatment[seeds].to_numpy(), control[seeds].to_numpy())
+
+    comparisons = [compare(hypothesis) for hypothesis in HYPOTHESES]
+    adjusted = holm([comparison.p_value for comparison in comparisons]).tolist()
+    full = Competitor("full")
+    against_full = {
+        arm: compare(Hypothesis(full, Competitor(arm), "")) for arm in study.arms if arm != full.arm
+    }
+    summary = summarise(rows, ["arm", "learning_rate"])
+    table = report.hypothesis_table(HYPOTHESES, comparisons, adjusted)
+    folder = runner.records.folder
+    write_atomically(folder / SUMMARY, summary.to_csv(index=False))
+    write_atomically(
+        folder / COMPARISONS,
+        report.comparison_frame(HYPOTHESES, comparisons, adjusted).to_csv(index=False),
+    )
+    figures.save(figures.differences(against_full, rows), folder / FIGURE)
+    text = report.verdict_report(rows, summary, HYPOTHESES, comparisons, adjusted, against_full)
+    write_atomically(folder / REPORT, text)
+    return table
+
+
+def default_folder(study: str, dataset: str) -> Path:
+    """Where a study's records go unless another folder is named."""
+    return Path("results") / f"{study}-{dataset}"
+
+
+def _rate(competitor: Competitor, selected: dict[str, float], published: dict[str, float]) -> float:
+    return (selected if competitor.rate == "tuned" else published)[competitor.arm]
+
+
+def _read_selections(folder: Path, arms: tuple[str, ...]) -> dict[str, float]:
+    """The learning rates that the study tune selected."""
+    path = folder / SELECTIONS
+    if not path.exists():
+        raise ConfigError(
+            f"{path} is missing: the fair test needs the learning rates of "
+            "`python -m experiments tune`, run for the same data set; --tuned names its folder."
+        )
+    table = pd.read_csv(path)
+    selected = dict(zip(table["arm"], table["learning_rate"], strict=True))
+    missing = [arm for arm in arms if arm not in selected]
+    if missing:
+        raise ConfigError(f"{path} has no learning rate for {', '.join(missing)}.")
+    return {arm: selected[arm] for arm in arms}
+
+
+STUDIES: dict[type[Study], Callable[..., report.Table]] = {
+    Accuracy: accuracy,
+    Tune: tune,
+    Verdict: verdict,
+}

@@ -100,31 +100,21 @@ class Program:
         self._loop = loop or ("map" if devices[0].platform == "cpu" else "vmap")
         self._mesh = Mesh(np.asarray(devices), (AXIS,))
         self._cells = NamedSharding(self._mesh, PartitionSpec(AXIS))
-        everywhere = NamedSharding(self._mesh, PartitionSpec())
-        self._train = jax.device_put(train, everywhere)
-        self._test = jax.device_put(test, everywhere)
-        self._init = self._compile(self._init_cell)
-        self._epoch = self._jit_epoch = self._compile(self._train_cell, donate=True)
-        self._evaluate = self._jit_evaluate = self._compile(self._evaluate_cell)
-        self._compiled_for = 0
+        self._train, self._test = replicate((train, test), devices)
+        self._init = self._spread(self._init_cell)
+        self._epoch = self._spread(self._train_cell, donate=True)
+        self._evaluate = self._spread(self._evaluate_cell)
 
     @property
     def width(self) -> int:
         """Number of devices: a program's number of cells is a multiple of it."""
         return self._mesh.size
 
-    def compile(self, cells: int) -> None:
-        """Compiles the program for a number of cells, so that no timing of an epoch includes it."""
-        if self._compiled_for == cells:
-            return
-        numbers = self._place(np.zeros(cells), np.zeros(cells))
-        state = jax.eval_shape(self._init, numbers, self._train)
-        states = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._cells), state
-        )
-        self._epoch = self._jit_epoch.lower((states, *numbers), self._train).compile()
-        self._evaluate = self._jit_evaluate.lower((states,), self._test).compile()
-        self._compiled_for = cells
+    def compile(self, seeds: np.ndarray, learning_rates: np.ndarray) -> None:
+        """Compiles everything for a number of cells, so that no timing of an epoch includes it."""
+        state = self.init(seeds, learning_rates)
+        self._epoch.lower((state, *self._place(seeds, learning_rates)), self._train).compile()
+        self._evaluate.lower((state,), self._test).compile()
 
     def init(self, seeds: np.ndarray, learning_rates: np.ndarray) -> CellState:
         """Initial states of the cells, stacked; both arguments are [cells]."""
@@ -148,7 +138,7 @@ class Program:
         cells = (np.asarray(seeds, np.uint32), np.asarray(learning_rates, np.float32))
         return jax.device_put(cells, self._cells)
 
-    def _compile(self, one: Callable[..., Any], *, donate: bool = False) -> Any:
+    def _spread(self, one: Callable[..., Any], *, donate: bool = False) -> Any:
         """``one(cell..., data)`` for all cells of all devices in one program."""
 
         def share(cells: tuple[Any, ...], data: Arrays) -> Any:
@@ -247,6 +237,11 @@ class Program:
             "test_loss": loss / data.labels.size,
             "test_accuracy": correct / data.labels.size,
         }
+
+
+def replicate(tree: Any, devices: list[jax.Device]) -> Any:
+    """Arrays as a whole on each of the devices; without a copy where they are there already."""
+    return jax.device_put(tree, NamedSharding(Mesh(np.asarray(devices), (AXIS,)), PartitionSpec()))
 
 
 def _key(seed: jax.Array, purpose: Literal["init", "order", "noise"]) -> jax.Array:
