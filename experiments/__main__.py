@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 
 from experiments import studies, tasks
-from experiments.configs import Accuracy, ConfigError, Study, Tune, Verdict
+from experiments.configs import Accuracy, ConfigError, Dynamics, Study, Tune, Verdict
 from experiments.data import DataError
 from experiments.records import RecordError, Records
 from experiments.report import Table
@@ -20,6 +20,7 @@ from experiments.run import Runner
 
 COMMANDS: dict[str, Callable[..., Study]] = {
     "accuracy": Accuracy,
+    "dynamics": Dynamics,
     "tune": Tune,
     "verdict": Verdict,
 }
@@ -65,9 +66,7 @@ def run(study: Study, console: Console) -> None:
 def show(table: Table, console: Console) -> None:
     """Prints a table with a header row."""
     header, *rows = table
-    printed = rich.table.Table()
-    for title in header:
-        printed.add_column(title, no_wrap=True)
+    printed = rich.table.Table(*header)
     for row in rows:
         printed.add_row(*row)
     console.print(printed)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from experiments.data import DATASETS
-from experiments.optimizers import ABLATIONS, ARMS
+from experiments.optimizers import ABLATIONS, ARMS, PLASTIC, Diagnostics
 
 Split = Literal["test", "validation"]
 
@@ -28,7 +28,7 @@ class Workload:
       batch_size: images a step; an epoch's last step takes what is left.
       fraction: share of the training images, nested and balanced over the classes.
       split: what is evaluated: the test images, or a part of the training images held out from it.
-      diagnostics: record what plasticity did, where the arm has it.
+      diagnostics: record what plasticity did, where the arm has it; "per_leaf" in each leaf too.
     """
 
     dataset: str
@@ -37,7 +37,7 @@ class Workload:
     batch_size: int = 128
     fraction: float = 1.0
     split: Split = "test"
-    diagnostics: bool = False
+    diagnostics: Diagnostics = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +123,35 @@ class Accuracy(Study):
         workload = self.workload()
         return [
             Cell(workload, arm, self.learning_rate or ARMS[arm].learning_rate, seed)
+            for arm in self.arms
+            for seed in range(self.seeds)
+        ]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dynamics(Study):
+    """Figure 6 of the paper: what plasticity does during training, by epoch and by layer.
+
+    Attributes:
+      arms: those with a plasticity coefficient: full, gradient_only, gradient_only_wide and the
+        single-signal and leave-one-out arms.
+    """
+
+    dataset: str = "fashion_mnist"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_known("arms with a coefficient,", self.arms, PLASTIC)
+
+    def workload(self) -> Workload:
+        """What the study's cells share; plasticity is watched in every layer."""
+        return dataclasses.replace(super().workload(), diagnostics="per_leaf")
+
+    def cells(self) -> list[Cell]:
+        """Every training run of the study, at the arms' default learning rates."""
+        workload = self.workload()
+        return [
+            Cell(workload, arm, ARMS[arm].learning_rate, seed)
             for arm in self.arms
             for seed in range(self.seeds)
         ]

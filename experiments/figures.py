@@ -36,6 +36,8 @@ COLOURS = {
     "rmsprop": "#56B4E9",
     "rmsprop_homeostasis": "#56B4E9",
 }
+plt.rcParams.update({"axes.titlesize": 11, "figure.titlesize": 12})
+
 DATASET_TITLES = {
     "mnist5k": "MNIST (4,000 training images)",
     "mnist": "MNIST",
@@ -134,4 +136,78 @@ def differences(against_full: dict[str, PairedComparison], rows: pd.DataFrame) -
     )
     axes.legend(frameon=False, fontsize=8, loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+DYNAMICS = {
+    "alpha_mean": "mean of α",
+    "effective_update_norm": "norm of the effective update",
+    "raw_gradient_norm": "norm of the raw gradient",
+}
+
+
+def dynamics(rows: pd.DataFrame, published: pd.DataFrame | None) -> Figure:
+    """Figure 6: mean α, effective update and raw gradient by epoch, beside the published runs."""
+    figure, panels = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
+    for axes, (column, what) in zip(panels, DYNAMICS.items(), strict=True):
+        draw_by_epoch(axes, rows, column)
+        if published is not None:
+            for arm in rows["arm"].unique():
+                mean = published[published["arm"] == arm].groupby("epoch")[column].mean()
+                style = {"color": COLOURS[arm], "linestyle": "--", "marker": "x", "linewidth": 1}
+                axes.plot(mean.index, mean, **style)
+        axes.set(xlabel="epoch", ylabel=what, title=what)
+    handles, labels = panels[0].get_legend_handles_labels()
+    if published is not None:
+        handles += panels[0].plot([], [], color="0.3", linestyle="--", marker="x")
+        labels += ["published implementation, mean of 3 seeds"]
+    panels[0].legend(handles, labels, frameon=False, fontsize=8)
+    figure.suptitle(f"{_title(rows, 'what plasticity does')}\nnorms over a whole epoch's steps")
+    return figure
+
+
+def layers(rows: pd.DataFrame, arm: str) -> Figure:
+    """The distribution of α in each leaf by epoch: moments and range, and shares at the bounds."""
+    of_arm = rows[rows["arm"] == arm]
+    leaves = [name.partition("/")[2] for name in rows.columns if name.startswith("alpha_mean/")]
+    kernels_first = sorted(leaves, key=lambda leaf: (leaf.rpartition("/")[2] != "kernel", leaf))
+    figure, grid = plt.subplots(
+        2,
+        len(leaves),
+        figsize=(2.6 * len(leaves), 5.2),
+        sharex=True,
+        sharey="row",
+        squeeze=False,
+        layout="constrained",
+    )
+    shares = {
+        "fraction_at_max": ("α ≥ upper bound", "#D55E00"),
+        "fraction_at_min": ("α ≤ lower bound", "#0072B2"),
+        "fraction_negative": ("α < 0", "#000000"),
+    }
+    for (top, bottom), leaf in zip(grid.T, kernels_first, strict=True):
+        epochs = of_arm.groupby("epoch")
+        mean, sd = epochs[f"alpha_mean/{leaf}"].mean(), epochs[f"alpha_std/{leaf}"].mean()
+        top.plot(mean.index, mean, color=COLOURS[arm], label="mean")
+        top.fill_between(mean.index, mean - sd, mean + sd, color=COLOURS[arm], alpha=0.25)
+        for extreme in ("alpha_min", "alpha_max"):
+            values = epochs[f"{extreme}/{leaf}"]
+            extremes = values.min() if extreme == "alpha_min" else values.max()
+            top.plot(extremes.index, extremes, color="0.4", linestyle=":", label="extremes")
+        top.axhline(0, color="0.6", linewidth=0.8)
+        top.set_title(leaf, fontsize=9)
+        for column, (label, colour) in shares.items():
+            share = 100 * epochs[f"{column}/{leaf}"].mean()
+            bottom.plot(share.index, share, color=colour, marker=".", markersize=4, label=label)
+        bottom.set(xlabel="epoch")
+        bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
+        bottom.set_yscale("symlog", linthresh=0.01)
+    grid[0, 0].set_ylabel("α (band: ±1 sd of entries)")
+    grid[1, 0].set_ylabel("share of entries (%)")
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    grid[0, 0].legend(handles[:2], labels[:2], frameon=False, fontsize=7)
+    grid[1, 0].legend(frameon=False, fontsize=7)
+    seeds = of_arm["seed"].nunique()
+    dataset = DATASET_TITLES[rows["dataset"].iloc[0]]
+    figure.suptitle(f"{dataset}: α by leaf and epoch, {ARMS[arm].label} (over {seeds} seeds)")
     return figure

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import optax
 from jax.typing import ArrayLike
@@ -14,6 +14,9 @@ from experiments import controls
 PUBLISHED_LEARNING_RATE = 0.1
 PUBLISHED_WARMUP_EPOCHS = 2
 PUBLISHED_SCALE = 2.0
+
+
+Diagnostics = bool | Literal["per_leaf"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Training:
 
     steps_per_epoch: int
     epochs: int
-    diagnostics: bool = False
+    diagnostics: Diagnostics = False
     seed: ArrayLike = 0
 
 
@@ -101,7 +104,7 @@ def stabilised(
     """Homeostasis after a base's update; decoupled decay and the learning rate after it."""
     return optax.chain(
         base(),
-        npx.homeostasis(diagnostics=training.diagnostics),
+        npx.homeostasis(diagnostics=bool(training.diagnostics)),
         optax.add_decayed_weights(weight_decay),
         optax.scale_by_learning_rate(learning_rate),
     )
@@ -126,6 +129,7 @@ ABLATIONS = (
     "without_gradient",
     "without_memory",
 )
+PLASTIC = ("full", "gradient_only", "gradient_only_wide", *ABLATIONS)  # keep diagnostics of α
 ADAMW_DECAY = 1e-2
 RMSPROP_DECAY = 0.99
 

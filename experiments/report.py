@@ -234,3 +234,89 @@ def verdict_report(
 def _name(competitor: Competitor) -> str:
     published = ", published rate" if competitor.rate == "published" else ", tuned"
     return ARMS[competitor.arm].label + published
+
+
+def dynamics_table(rows: pd.DataFrame, published: pd.DataFrame | None) -> Table:
+    """What plasticity did in the last epoch, beside the published implementation."""
+    columns = {
+        "alpha_mean": "mean α",
+        "alpha_std": "sd α",
+        "alpha_min": "min α",
+        "alpha_max": "max α",
+        "raw_gradient_norm": "raw gradient",
+        "raw_update_norm": "raw update",
+        "effective_update_norm": "effective update",
+    }
+    table = [["arm", "run", *columns.values()]]
+    for arm in rows["arm"].unique():
+        for run, frame in (("ours", rows), ("published", published)):
+            if frame is None or arm not in set(frame["arm"]):
+                continue
+            last = frame[(frame["arm"] == arm) & (frame["epoch"] == rows["epoch"].max())]
+            means = last[list(columns)].mean()
+            seeds = last["seed"].nunique()
+            table.append([ARMS[arm].label, f"{run}, {seeds} seeds", *(f"{m:.3f}" for m in means)])
+    return table
+
+
+def dynamics_report(
+    rows: pd.DataFrame, table: Table, published: pd.DataFrame | None, source: str
+) -> str:
+    """The report of the study of plasticity's dynamics."""
+    first = rows.iloc[0]
+    negative = []
+    for arm in rows["arm"].unique():
+        of_arm = rows[rows["arm"] == arm]
+        share = 100 * of_arm.groupby("epoch")["fraction_negative"].mean()
+        lowest = of_arm["alpha_min"].min()
+        negative.append(
+            f"- {ARMS[arm].label}: at most {share.max():.2g}% of entries in an epoch "
+            f"(epoch {share.idxmax()}); the smallest α seen is {lowest:.3f}."
+            if share.max() > 0
+            else f"- {ARMS[arm].label}: none; the smallest α seen is {lowest:.3f}."
+        )
+    distances = []
+    if published is not None:
+        for column, what in (
+            ("alpha_mean", "mean α"),
+            ("effective_update_norm", "the norm of the effective update"),
+            ("raw_gradient_norm", "the norm of the raw gradient"),
+        ):
+            ours = rows.groupby(["arm", "epoch"])[column].mean()
+            theirs = published.groupby(["arm", "epoch"])[column].mean()
+            apart = ((ours - theirs) / theirs).abs().max()
+            distances.append(f"{what} by at most {100 * apart:.1f}%")
+    return "\n".join(
+        [
+            f"# What plasticity does: {DATASET_TITLES[first['dataset']]}",
+            "",
+            f"{first['epochs']} epochs, batches of {first['batch_size']}, "
+            f"{rows['seed'].nunique()} seeds an arm, learning rate {first['learning_rate']:g}. "
+            f"Data: {source}.",
+            "",
+            "Last epoch, mean over seeds; norms are the root of the summed squares over the "
+            "epoch's steps.",
+            "",
+            markdown_table(table),
+            "",
+            *(
+                [
+                    "Over all epochs, the means over seeds of ours and of the published "
+                    f"implementation differ in {', in '.join(distances)}.",
+                    "",
+                ]
+                if distances
+                else []
+            ),
+            "## Ascent directions",
+            "",
+            "Where α is negative, a coordinate is moved up its gradient. It needs γ above 1 and an "
+            "entry whose mixed signal is far below its gradient signal.",
+            "",
+            *negative,
+            "",
+            "![dynamics](figure.png)",
+            "",
+            *(f"![α by layer, {arm}](layers-{arm}.png)\n" for arm in rows["arm"].unique()),
+        ]
+    )

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments import figures, report
-from experiments.configs import Accuracy, ConfigError, Study, Tune, Verdict
+from experiments import figures, reference, report
+from experiments.configs import Accuracy, ConfigError, Dynamics, Study, Tune, Verdict
 from experiments.hypotheses import HYPOTHESES, Competitor, Hypothesis
 from experiments.optimizers import ARMS
 from experiments.records import write_atomically
@@ -29,6 +29,22 @@ def accuracy(study: Accuracy, runner: Runner) -> report.Table:
     figures.save(figures.accuracy_by_epoch(rows), folder / FIGURE)
     source = runner.load(study.workload()).source
     write_atomically(folder / REPORT, report.accuracy_report(rows, table, source))
+    return table
+
+
+def dynamics(study: Dynamics, runner: Runner) -> report.Table:
+    """Runs the study of plasticity's dynamics; returns the table of its last epoch."""
+    rows = runner(study.cells())
+    published = reference.load(study.dataset) if study.dataset in reference.DATASETS else None
+    table = report.dynamics_table(rows, published)
+    folder = runner.records.folder
+    summary = summarise(rows, ["arm", "learning_rate"])
+    write_atomically(folder / SUMMARY, summary.to_csv(index=False))
+    figures.save(figures.dynamics(rows, published), folder / FIGURE)
+    for arm in study.arms:
+        figures.save(figures.layers(rows, arm), folder / f"layers-{arm}.png")
+    source = runner.load(study.workload()).source
+    write_atomically(folder / REPORT, report.dynamics_report(rows, table, published, source))
     return table
 
 
@@ -143,6 +159,7 @@ def _read_selections(folder: Path, arms: tuple[str, ...]) -> dict[str, float]:
 
 STUDIES: dict[type[Study], Callable[..., report.Table]] = {
     Accuracy: accuracy,
+    Dynamics: dynamics,
     Tune: tune,
     Verdict: verdict,
 }

@@ -18,7 +18,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import neuroplastic_optax as npx
-from experiments.optimizers import Factory, Training
+from experiments.optimizers import Diagnostics, Factory, Training
 
 EVALUATION_BATCH = 1000
 AXIS = "cell"
@@ -86,7 +86,7 @@ class Program:
         test: Arrays,
         *,
         epochs: int,
-        diagnostics: bool = False,
+        diagnostics: Diagnostics = False,
         devices: list[jax.Device] | None = None,
         loop: Loop | None = None,
     ) -> None:
@@ -113,22 +113,22 @@ class Program:
     def compile(self, seeds: np.ndarray, learning_rates: np.ndarray) -> None:
         """Compiles everything for a number of cells, so that no timing of an epoch includes it."""
         state = self.init(seeds, learning_rates)
-        self._epoch.lower((state, *self._place(seeds, learning_rates)), self._train).compile()
-        self._evaluate.lower((state,), self._test).compile()
+        self._epoch.lower(state, self._place(seeds, learning_rates), self._train).compile()
+        self._evaluate.lower(state, (), self._test).compile()
 
     def init(self, seeds: np.ndarray, learning_rates: np.ndarray) -> CellState:
         """Initial states of the cells, stacked; both arguments are [cells]."""
-        return self._init(self._place(seeds, learning_rates), self._train)
+        return self._init((), self._place(seeds, learning_rates), self._train)
 
     def train_epoch(
         self, state: CellState, seeds: np.ndarray, learning_rates: np.ndarray
     ) -> tuple[CellState, dict[str, jax.Array]]:
         """One epoch of every cell: new states, and metrics [cells] by name. Donates ``state``."""
-        return self._epoch((state, *self._place(seeds, learning_rates)), self._train)
+        return self._epoch(state, self._place(seeds, learning_rates), self._train)
 
     def evaluate(self, state: CellState) -> dict[str, jax.Array]:
         """Loss and accuracy of every cell on the whole evaluated split: [cells] by name."""
-        return self._evaluate((state,), self._test)
+        return self._evaluate(state, (), self._test)
 
     def place(self, state: CellState) -> CellState:
         """States from the host, back onto the devices."""
@@ -139,18 +139,21 @@ class Program:
         return jax.device_put(cells, self._cells)
 
     def _spread(self, one: Callable[..., Any], *, donate: bool = False) -> Any:
-        """``one(cell..., data)`` for all cells of all devices in one program."""
+        """``one(state, *cell, data)`` for all cells of all devices in one program.
 
-        def share(cells: tuple[Any, ...], data: Arrays) -> Any:
+        Before there is a state it is ``()``; ``donate`` gives its memory to the result.
+        """
+
+        def share(states: Any, cells: tuple[jax.Array, ...], data: Arrays) -> Any:
             if self._loop == "map":
-                return jax.lax.map(lambda cell: one(*cell, data), cells)
-            return jax.vmap(lambda *cell: one(*cell, data))(*cells)
+                return jax.lax.map(lambda x: one(x[0], *x[1], data), (states, cells))
+            return jax.vmap(lambda state, cell: one(state, *cell, data))(states, cells)
 
         # Cells do not communicate; check_vma would ask for annotations on every scan's carry.
         spread = jax.shard_map(
             share,
             mesh=self._mesh,
-            in_specs=(PartitionSpec(AXIS), PartitionSpec()),
+            in_specs=(PartitionSpec(AXIS), PartitionSpec(AXIS), PartitionSpec()),
             out_specs=PartitionSpec(AXIS),
             check_vma=False,
         )
@@ -159,8 +162,10 @@ class Program:
     def _make(self, learning_rate: jax.Array, seed: jax.Array) -> optax.GradientTransformation:
         return self._optimizer(learning_rate, dataclasses.replace(self._training, seed=seed))
 
-    def _init_cell(self, seed: jax.Array, learning_rate: jax.Array, data: Arrays) -> CellState:
-        del data
+    def _init_cell(
+        self, state: tuple[()], seed: jax.Array, learning_rate: jax.Array, data: Arrays
+    ) -> CellState:
+        del state, data
         model = self._task.model(nnx.Rngs(_key(seed, "init")))
         params, variables = nnx.state(model, nnx.Param, ...)
         optimizer = self._make(learning_rate, seed)
@@ -203,7 +208,8 @@ class Program:
         labels = data.labels[indices]
 
         def loss_fn(params: Any) -> tuple[jax.Array, Any]:
-            model = nnx.merge(self._graph, params, state.variables)
+            # A copy: what the model changes in training belongs to the trace of the gradient.
+            model = nnx.merge(self._graph, params, state.variables, copy=True)
             logits = model(inputs, train=True, rngs=nnx.Rngs(dropout))
             _, variables = nnx.state(model, nnx.Param, ...)
             return jnp.mean(_cross_entropy(logits, labels)), variables
@@ -212,7 +218,7 @@ class Program:
         optimizer = self._make(learning_rate, seed)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"train_loss": loss, **npx.diagnostics(opt_state)}
+        metrics = {"train_loss": loss, **npx.diagnostics(opt_state, params)}
         return CellState(params, variables, opt_state, state.step + 1), metrics
 
     def _evaluate_cell(self, state: CellState, data: Arrays) -> dict[str, jax.Array]:
@@ -256,13 +262,14 @@ def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def _over_epoch(name: str, steps: dict[str, jax.Array]) -> jax.Array:
     """A diagnostic of one epoch from those of its steps."""
     values = steps[name]
-    if name.endswith("_norm"):  # of all the epoch's updates, taken as one vector
+    statistic, _, leaf = name.partition("/")
+    if statistic.endswith("_norm"):  # of all the epoch's updates, taken as one vector
         return jnp.sqrt(jnp.sum(jnp.square(values)))
-    if name == "alpha_min":
+    if statistic == "alpha_min":
         return jnp.min(values)
-    if name == "alpha_max":
+    if statistic == "alpha_max":
         return jnp.max(values)
-    if name == "alpha_std":
-        means = steps["alpha_mean"]
+    if statistic == "alpha_std":
+        means = steps[f"alpha_mean/{leaf}" if leaf else "alpha_mean"]
         return jnp.sqrt(jnp.mean(values**2 + (means - jnp.mean(means)) ** 2))
     return jnp.mean(values)

@@ -1,0 +1,44 @@
+# Each target makes its own environment in .venv; nothing but Python, make and git is needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CACHE := $(CURDIR)/$(VENV)/.cache
+export PYTHONPYCACHEPREFIX := $(CACHE)/python
+export MPLCONFIGDIR := $(CACHE)/matplotlib
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+DEMO := results/demo
+
+.PHONY: demo test test-datasets docs lint clean
+
+demo: $(VENV)/.experiments ## five arms on 5,000 MNIST images: a table and a figure
+	$(BIN)/python -m experiments accuracy --dataset mnist5k --seeds 5 --epochs 10 \
+		--arms full gradient_only sgd adam sgd_homeostasis --out $(DEMO)
+
+test: lint ## lint, types, doctests and tests
+	$(BIN)/python -m pytest -q -n auto
+
+lint: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test-datasets: $(VENV)/.datasets ## the TensorFlow Datasets path, for real
+	$(BIN)/python -m pytest -q -m tfds tests/test_datasets_tfds.py
+
+docs: $(VENV)/.docs ## the documentation, into site/
+	$(BIN)/mkdocs build --strict
+
+$(VENV)/.experiments: EXTRAS := experiments
+$(VENV)/.test: EXTRAS := experiments,test
+$(VENV)/.datasets: EXTRAS := experiments,test,datasets
+$(VENV)/.docs: EXTRAS := experiments,docs
+$(VENV)/.%: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
+	touch $@
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) results site

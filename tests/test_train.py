@@ -1,0 +1,431 @@
+"""Training programs: many cells in one program, paired by their seeds, nothing padded or lost."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import neuroplastic_optax as npx
+from experiments import train
+from experiments.optimizers import ARMS, Factory, Training
+from experiments.train import Arrays, CellState, Program, Task
+
+IMAGES, TEST_IMAGES, BATCH, EPOCHS = 70, 50, 16, 2
+STEPS = 5  # four of 16 images and one of 6
+SEEDS = (0, 1, 2, 3, 4)
+
+
+def split(size: int, seed: int) -> Arrays:
+    """Images of random bytes but for the first, which numbers them."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (size, 4, 4, 1), np.uint8)
+    images[:, 0, 0, 0] = np.arange(size)
+    return Arrays(images, rng.integers(0, 10, size).astype(np.int32))
+
+
+TRAIN, TEST = split(IMAGES, seed=0), split(TEST_IMAGES, seed=1)
+
+
+def preprocess(images: jax.Array, key: jax.Array | None) -> jax.Array:
+    """Bytes to [0, 1]; the augmentation is one more feature, random for the whole batch."""
+    augmentation = 0.0 if key is None else jax.random.uniform(key)
+    features = images.reshape(len(images), -1).astype(jnp.float32) / 255
+    return jnp.pad(features, ((0, 0), (0, 1)), constant_values=augmentation)
+
+
+class Recorder(nnx.Module):
+    """A linear model that notes which images it saw, and what was drawn for each step.
+
+    In place of dropout it scales the inputs of a step by a random factor.
+    """
+
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.kernel = nnx.Param(jax.random.normal(rngs.params(), (17, 10)))
+        self.images = nnx.Variable(jnp.full(EPOCHS * IMAGES, -1))
+        self.seen = nnx.Variable(jnp.zeros((), int))
+        self.factors = nnx.Variable(jnp.zeros(EPOCHS * IMAGES))
+        self.augmentations = nnx.Variable(jnp.zeros(EPOCHS * IMAGES))
+
+    def __call__(self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
+        if train:
+            factor = jax.random.uniform(rngs.dropout())
+            self._note(self.images, jnp.rint(x[:, 0] * 255).astype(int))
+            self._note(self.factors, jnp.full(len(x), factor))
+            self._note(self.augmentations, x[:, -1])
+            self.seen[...] += len(x)
+            x = factor * x
+        return x @ self.kernel[...]
+
+    def _note(self, log: nnx.Variable, values: jax.Array) -> None:
+        log[...] = jax.lax.dynamic_update_slice(log[...], values, (self.seen[...],))
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What a program did, on the host: arrays have the cells first."""
+
+    initial: np.ndarray  # kernels
+    kernels: list[np.ndarray]  # after each epoch
+    metrics: list[dict[str, np.ndarray]]  # of each epoch
+    steps: np.ndarray
+    notes: dict[str, np.ndarray]
+
+    def cells(self, cells: slice) -> "Trained":
+        return jax.tree.map(lambda x: x[cells], self)
+
+
+jax.tree_util.register_dataclass(Trained)
+
+
+def kernel(state: CellState) -> np.ndarray:
+    return np.array(nnx.to_pure_dict(state.params)["kernel"])
+
+
+def make_program(optimizer: Factory, *, batch_size: int = BATCH, **options) -> Program:
+    options = {"train": TRAIN, "test": TEST, "devices": jax.devices()[:1]} | options
+    return Program(Task(Recorder, preprocess, batch_size), optimizer, epochs=EPOCHS, **options)
+
+
+def run(program: Program, seeds: tuple[int, ...], rates: tuple[float, ...]) -> Trained:
+    cells = (np.array(seeds), np.array(rates))
+    state = program.init(*cells)
+    initial, kernels, metrics = kernel(state), [], []
+    for _ in range(EPOCHS):
+        state, trained = program.train_epoch(state, *cells)
+        kernels.append(kernel(state))
+        metrics.append(jax.device_get({**trained, **program.evaluate(state)}))
+    notes = jax.tree.map(np.array, nnx.to_pure_dict(state.variables))
+    return Trained(initial, kernels, metrics, np.array(state.step), notes)
+
+
+def assert_equal(one: Trained, other: Trained) -> None:
+    jax.tree.map(functools.partial(np.testing.assert_array_equal, strict=True), one, other)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def inputs_of(arrays: Arrays) -> np.ndarray:
+    """The model's inputs in evaluation."""
+    return np.pad(arrays.inputs.reshape(len(arrays.inputs), -1) / 255, ((0, 0), (0, 1)))
+
+
+def loss_and_gradient(
+    weights: np.ndarray, x: np.ndarray, labels: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Mean cross-entropy of a linear model in float64."""
+    log_p = log_softmax(x @ weights)
+    hot = np.eye(10)[labels]
+    return -np.mean(np.sum(hot * log_p, -1)), x.T @ (np.exp(log_p) - hot) / len(x)
+
+
+def batches_of(trained: Trained, cell: int, epoch: int, batch_size: int, size: int) -> Iterator:
+    """Inputs and labels of an epoch's steps, as the model noted them."""
+    images, factors, augmentations = (
+        trained.notes[name][cell, epoch * size : (epoch + 1) * size]
+        for name in ("images", "factors", "augmentations")
+    )
+    for start in range(0, size, batch_size):
+        of_step = slice(start, start + batch_size)
+        x = inputs_of(TRAIN)[images[of_step]]
+        x[:, -1] = augmentations[of_step]
+        yield factors[of_step, None] * x, TRAIN.labels[images[of_step]]
+
+
+class Counter:
+    """SGD, counting how often it is asked for; what it is asked with, traced or not."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.rates: list[object] = []
+
+    def __call__(self, learning_rate, training: Training) -> optax.GradientTransformation:
+        self.calls += 1
+        self.rates.append(learning_rate)
+        return optax.sgd(learning_rate)
+
+
+RATES = {"sgd": 0.1, "adam": 0.01}
+PAIRED_SEEDS = (0, 1, 0, 1)
+
+
+@pytest.fixture(scope="module")
+def sgd_program() -> Program:
+    return make_program(ARMS["sgd"].make, diagnostics=True)
+
+
+@pytest.fixture(scope="module")
+def paired(sgd_program: Program) -> dict[str, Trained]:
+    """Two arms, two seeds, at the arm's learning rate (the first two cells) and at zero."""
+    programs = {"sgd": sgd_program, "adam": make_program(ARMS["adam"].make, diagnostics=True)}
+    return {
+        arm: run(program, PAIRED_SEEDS, (RATES[arm], RATES[arm], 0, 0))
+        for arm, program in programs.items()
+    }
+
+
+FULL_RATES = (0.1, 0.2, 0.3, 0.4, 0.5)
+
+
+@pytest.fixture(scope="module")
+def five() -> Trained:
+    """Five cells of the full method in one program on one device, one after the other."""
+    program = make_program(ARMS["full"].make, diagnostics=True, loop="map")
+    return run(program, SEEDS, FULL_RATES)
+
+
+class TestManyCellsInOneProgram:
+    def test_give_bit_for_bit_what_a_program_of_their_own_gives(self, five: Trained):
+        program = make_program(ARMS["full"].make, diagnostics=True, loop="map")
+        for cell, (seed, rate) in enumerate(zip(SEEDS, FULL_RATES, strict=True)):
+            alone = run(program, (seed,), (rate,))
+            assert_equal(five.cells(slice(cell, cell + 1)), alone)
+
+    def test_give_the_same_on_any_number_of_devices(self, five: Trained):
+        devices = jax.devices()[:4]
+        program = make_program(ARMS["full"].make, diagnostics=True, devices=devices)
+        assert program.width == len(devices)
+        padding = -len(SEEDS) % len(devices)
+        spread = run(program, SEEDS + (9,) * padding, FULL_RATES + (0.9,) * padding)
+        assert_equal(five, spread.cells(slice(len(SEEDS))))
+
+    def test_together_give_the_same_but_for_rounding(self, five: Trained):
+        program = make_program(ARMS["full"].make, diagnostics=True, loop="vmap")
+        together = run(program, SEEDS, FULL_RATES)
+        np.testing.assert_array_equal(five.notes["images"], together.notes["images"])
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), five, together
+        )
+
+    def test_differ_by_seed(self, five: Trained):
+        for values in (five.initial, five.notes["images"], five.notes["factors"]):
+            assert len({value.tobytes() for value in values}) == len(SEEDS)
+
+
+class TestPairing:
+    """A seed gives every arm and every learning rate the same start, order and noise."""
+
+    def test_same_initial_parameters(self, paired: dict[str, Trained]):
+        one, other = (trained.initial for trained in paired.values())
+        np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(one[:2], one[2:])
+        assert not np.array_equal(one[0], one[1])
+
+    @pytest.mark.parametrize("what", ["images", "factors", "augmentations"])
+    def test_same_order_and_noise(self, what: str, paired: dict[str, Trained]):
+        one, other = (trained.notes[what] for trained in paired.values())
+        np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(one[:2], one[2:])
+        assert not np.array_equal(one[0], one[1])
+
+    def test_same_losses_where_nothing_is_learned(self, paired: dict[str, Trained]):
+        for epoch in range(EPOCHS):
+            one, other = (t.metrics[epoch]["train_loss"][2:] for t in paired.values())
+            np.testing.assert_array_equal(one, other)
+            assert one[0] != one[1]
+
+    def test_other_losses_where_something_is(self, paired: dict[str, Trained]):
+        one, other = (t.metrics[-1]["train_loss"][:2] for t in paired.values())
+        assert (one != other).all()
+
+
+class TestEpoch:
+    def test_shows_every_image_once_in_an_order_of_its_own(self, paired: dict[str, Trained]):
+        for order in paired["sgd"].notes["images"]:
+            first, second = order.reshape(EPOCHS, IMAGES)
+            np.testing.assert_array_equal(np.sort(first), np.arange(IMAGES))
+            np.testing.assert_array_equal(np.sort(second), np.arange(IMAGES))
+            assert not np.array_equal(first, second)
+
+    def test_takes_a_step_a_batch_with_the_partial_last_one(self, paired: dict[str, Trained]):
+        assert (paired["sgd"].steps == EPOCHS * STEPS).all()
+
+    def test_draws_anew_for_every_step_and_purpose(self, paired: dict[str, Trained]):
+        notes = paired["sgd"].notes
+        drawn = np.stack([notes["factors"][0], notes["augmentations"][0]])
+        assert len(np.unique(drawn)) == 2 * EPOCHS * STEPS
+
+    @pytest.mark.parametrize(
+        ("size", "batch_size"), [(70, 16), (64, 16), (70, 100), (70, 69), (70, 70)]
+    )
+    def test_is_plain_sgd_over_its_batches(
+        self, size: int, batch_size: int, paired: dict[str, Trained]
+    ):
+        """In float64, with every image weighing the same; also the last step's few."""
+        if (size, batch_size) == (IMAGES, BATCH):
+            trained = paired["sgd"]
+        else:
+            arrays = Arrays(TRAIN.inputs[:size], TRAIN.labels[:size])
+            program = make_program(ARMS["sgd"].make, train=arrays, batch_size=batch_size)
+            trained = run(program, (3,), (RATES["sgd"],))
+        weights = trained.initial[0].astype(np.float64)
+        for epoch in range(EPOCHS):
+            total = 0.0
+            for x, labels in batches_of(trained, 0, epoch, batch_size, size):
+                loss, gradient = loss_and_gradient(weights, x, labels)
+                total += loss * len(x)
+                weights -= RATES["sgd"] * gradient
+            np.testing.assert_allclose(trained.kernels[epoch][0], weights, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(
+                trained.metrics[epoch]["train_loss"][0], total / size, rtol=1e-6
+            )
+        assert trained.steps[0] == EPOCHS * -(-size // batch_size)
+
+
+class TestEvaluation:
+    @pytest.mark.parametrize("batch", [16, 25, 50, 1000])
+    def test_is_over_the_whole_split(
+        self, batch: int, paired: dict[str, Trained], monkeypatch: pytest.MonkeyPatch
+    ):
+        """Also where the last batch is a part, the only one, or the same as the others."""
+        metrics = paired["sgd"].metrics[-1]
+        if batch != train.EVALUATION_BATCH:
+            monkeypatch.setattr(train, "EVALUATION_BATCH", batch)
+            program = make_program(lambda rate, _: optax.sgd(rate))
+            state = program.init(np.array([0]), np.array([0.1]))
+            weights, metrics = kernel(state), program.evaluate(state)
+        else:
+            weights = paired["sgd"].kernels[-1]
+        logits = inputs_of(TEST) @ weights.astype(np.float64)
+        log_p = log_softmax(logits)
+        for cell in range(len(weights)):
+            loss = -np.mean(log_p[cell][np.arange(TEST_IMAGES), TEST.labels])
+            accuracy = np.mean(logits[cell].argmax(-1) == TEST.labels)
+            np.testing.assert_allclose(metrics["test_loss"][cell], loss, rtol=1e-6)
+            np.testing.assert_allclose(metrics["test_accuracy"][cell], accuracy, rtol=1e-6)
+
+
+class TestCompilation:
+    def test_is_once_for_all_epochs_seeds_and_learning_rates(self):
+        optimizer = Counter()
+        program = make_program(optimizer)
+        run(program, (0, 1), (0.1, 0.2))
+        calls = optimizer.calls
+        compilations = []
+
+        def listen(event: str, seconds: float, **_: str) -> None:
+            del seconds
+            if "compile" in event:
+                compilations.append(event)
+
+        jax.monitoring.register_event_duration_secs_listener(listen)
+        try:
+            for seeds, rates in (((0, 1), (0.1, 0.2)), ((7, 8), (0.3, 0.0))):
+                state = program.init(np.array(seeds), np.array(rates))
+                for _ in range(3):
+                    state, _ = program.train_epoch(state, np.array(seeds), np.array(rates))
+                    program.evaluate(state)
+        finally:
+            jax.monitoring.unregister_event_duration_listener(listen)
+        assert compilations == []
+        assert optimizer.calls == calls
+        assert all(isinstance(rate, jax.core.Tracer) for rate in optimizer.rates)
+
+    def test_ahead_of_time_changes_no_result(self, sgd_program: Program):
+        fresh = make_program(ARMS["sgd"].make, diagnostics=True)
+        fresh.compile(4)
+        rates = (0.1, 0.1, 0.0, 0.0)
+        assert_equal(run(sgd_program, PAIRED_SEEDS, rates), run(fresh, PAIRED_SEEDS, rates))
+
+
+class TestMemory:
+    def test_images_stay_on_the_device_as_bytes(self, paired: dict[str, Trained]):
+        assert paired
+        images = [x for x in jax.live_arrays() if x.shape == TRAIN.inputs.shape]
+        assert images
+        assert {x.dtype for x in images} == {np.dtype(np.uint8)}
+
+    def test_only_a_batch_of_them_is_ever_unpacked(self):
+        shapes = []
+
+        def spy(images: jax.Array, key: jax.Array | None) -> jax.Array:
+            shapes.append((images.shape, images.dtype))
+            return preprocess(images, key)
+
+        program = Program(
+            Task(Recorder, spy, BATCH), ARMS["sgd"].make, TRAIN, TEST, epochs=1, loop="map"
+        )
+        program.compile(program.width)
+        byte = np.dtype(np.uint8)
+        whole, rest, test = (((size, 4, 4, 1), byte) for size in (BATCH, IMAGES % BATCH, 50))
+        assert set(shapes) == {whole, rest, test}
+
+
+class TestStates:
+    def test_come_back_from_the_host_as_they_went(self, sgd_program: Program):
+        cells = (np.array(PAIRED_SEEDS), np.full(4, 0.1))
+        state, _ = sgd_program.train_epoch(sgd_program.init(*cells), *cells)
+        returned = sgd_program.place(jax.device_get(state))
+        one, _ = sgd_program.train_epoch(state, *cells)
+        other, _ = sgd_program.train_epoch(returned, *cells)
+        jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+class TestDiagnostics:
+    @pytest.fixture(scope="class")
+    def steps(self, five: Trained) -> list[list[dict[str, np.ndarray]]]:
+        """Diagnostics of each step of each epoch of the third cell, from a loop over them."""
+        optimizer = ARMS["full"].make(FULL_RATES[2], Training(STEPS, EPOCHS, diagnostics=True))
+        update = jax.jit(optimizer.update)
+        weights = jnp.asarray(five.initial[2])
+        opt_state = optimizer.init(weights)
+        epochs = []
+        for epoch in range(EPOCHS):
+            epochs.append([])
+            for x, labels in batches_of(five, 2, epoch, BATCH, IMAGES):
+                _, gradient = loss_and_gradient(np.asarray(weights, np.float64), x, labels)
+                updates, opt_state = update(jnp.asarray(gradient, jnp.float32), opt_state, weights)
+                weights = optax.apply_updates(weights, updates)
+                epochs[-1].append(jax.device_get(npx.diagnostics(opt_state)))
+        np.testing.assert_allclose(five.kernels[-1][2], weights, rtol=1e-4, atol=1e-6)
+        return epochs
+
+    def assert_epoch(self, five: Trained, steps, name: str, over_steps) -> None:
+        for epoch in range(EPOCHS):
+            expected = over_steps(np.array([step[name] for step in steps[epoch]], np.float64))
+            np.testing.assert_allclose(five.metrics[epoch][name][2], expected, rtol=1e-4)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "raw_gradient_norm",
+            "modulated_update_norm",
+            "raw_update_norm",
+            "effective_update_norm",
+        ],
+    )
+    def test_norms_are_those_of_all_updates_as_one_vector(self, name: str, five, steps):
+        self.assert_epoch(five, steps, name, np.linalg.norm)
+
+    @pytest.mark.parametrize(
+        "name", ["alpha_mean", "fraction_at_min", "fraction_at_max", "fraction_negative"]
+    )
+    def test_means_and_shares_are_means_over_the_steps(self, name: str, five, steps):
+        self.assert_epoch(five, steps, name, np.mean)
+
+    def test_extremes_are_extremes_over_the_steps(self, five: Trained, steps):
+        self.assert_epoch(five, steps, "alpha_min", np.min)
+        self.assert_epoch(five, steps, "alpha_max", np.max)
+
+    def test_the_deviation_is_that_of_all_steps_values_together(self, five: Trained, steps):
+        for epoch in range(EPOCHS):
+            means = np.array([step["alpha_mean"] for step in steps[epoch]], np.float64)
+            deviations = np.array([step["alpha_std"] for step in steps[epoch]], np.float64)
+            expected = np.sqrt(np.mean(deviations**2) + np.var(means))
+            np.testing.assert_allclose(five.metrics[epoch]["alpha_std"][2], expected, rtol=1e-4)
+
+    def test_are_kept_by_arms_that_have_them_and_no_others(
+        self, five: Trained, paired: dict[str, Trained]
+    ):
+        results = {"train_loss", "test_loss", "test_accuracy"}
+        fields = npx.PlasticityDiagnostics._fields + npx.HomeostasisDiagnostics._fields
+        assert set(five.metrics[0]) == results | set(fields) - {"per_leaf"}
+        assert set(paired["sgd"].metrics[0]) == set(paired["adam"].metrics[0]) == results
