@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import os
 import sys
-from collections.abc import Callable
 
 import jax
 import rich.table
@@ -12,18 +11,11 @@ import tyro
 from rich.console import Console
 
 from experiments import studies, tasks
-from experiments.configs import Accuracy, ConfigError, Dynamics, Study, Tune, Verdict
+from experiments.configs import ConfigError, Study
 from experiments.data import DataError
 from experiments.records import RecordError, Records
 from experiments.report import Table
 from experiments.run import Runner
-
-COMMANDS: dict[str, Callable[..., Study]] = {
-    "accuracy": Accuracy,
-    "dynamics": Dynamics,
-    "tune": Tune,
-    "verdict": Verdict,
-}
 
 PLACES = ("out", "data_dir", "raw_dir")  # where things lie says nothing about what they are
 # May change: every record names its own, and finished runs are kept.
@@ -36,7 +28,9 @@ def main() -> None:
     console = Console()
     try:
         study = tyro.extras.subcommand_cli_from_dict(
-            COMMANDS, prog="python -m experiments", description=__doc__
+            {name: config for name, (config, _) in studies.STUDIES.items()},
+            prog="python -m experiments",
+            description=__doc__,
         )
         run(study, console)
     except (ConfigError, DataError, RecordError) as error:
@@ -49,7 +43,11 @@ def main() -> None:
 
 def run(study: Study, console: Console) -> None:
     """Runs a study and shows its table."""
-    name = type(study).__name__.lower()
+    name, execute = next(
+        (name, function)
+        for name, (config, function) in studies.STUDIES.items()
+        if config is type(study)
+    )
     folder = study.out or studies.default_folder(name, study.dataset)
     configuration = {
         key: value
@@ -58,7 +56,7 @@ def run(study: Study, console: Console) -> None:
     }
     load = functools.partial(tasks.load, data_dir=study.data_dir, raw_dir=study.raw_dir)
     with Records(folder, name, configuration) as records:
-        table = studies.STUDIES[type(study)](study, Runner(records, load, console))
+        table = execute(study, Runner(records, load, console))
     show(table, console)
     console.print(f"Figure, report and records: {folder}", soft_wrap=True)
 

@@ -8,6 +8,7 @@ from experiments.data import DATASETS
 from experiments.optimizers import ABLATIONS, ARMS, PLASTIC, Diagnostics
 
 Split = Literal["test", "validation"]
+Regime = Literal["equal epochs", "equal steps"]
 
 FIRST_LEARNING_RATES = 5
 FIRST_TUNING_SEED = 1000  # far from those of every other study
@@ -27,6 +28,7 @@ class Workload:
       epochs: passes over the training images.
       batch_size: images a step; an epoch's last step takes what is left.
       fraction: share of the training images, nested and balanced over the classes.
+      label_noise: share of the training labels that are replaced by a wrong one.
       split: what is evaluated: the test images, or a part of the training images held out from it.
       diagnostics: record what plasticity did, where the arm has it; "per_leaf" in each leaf too.
     """
@@ -36,6 +38,7 @@ class Workload:
     epochs: int = 10
     batch_size: int = 128
     fraction: float = 1.0
+    label_noise: float = 0.0
     split: Split = "test"
     diagnostics: Diagnostics = False
 
@@ -152,6 +155,46 @@ class Dynamics(Study):
         workload = self.workload()
         return [
             Cell(workload, arm, ARMS[arm].learning_rate, seed)
+            for arm in self.arms
+            for seed in range(self.seeds)
+        ]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LowData(Study):
+    """Figure 3 of the paper: final accuracy and loss by the share of the training images.
+
+    Every share is trained for the same epochs and, as a second comparison, for the same steps as
+    the whole training set.
+
+    Attributes:
+      fractions: shares of the training images, nested and balanced over the classes.
+    """
+
+    dataset: str = "fashion_mnist"
+    seeds: int = 10
+    fractions: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for fraction in self.fractions:
+            if not 0 < fraction <= 1:
+                raise ConfigError(f"fractions must lie in (0, 1], got {fraction}.")
+
+    def cells(self, regime: Regime) -> list[Cell]:
+        """The training runs at equal epochs, or at equal steps up to a whole number of epochs."""
+        return [
+            Cell(
+                dataclasses.replace(
+                    self.workload(),
+                    fraction=fraction,
+                    epochs=round(self.epochs / (fraction if regime == "equal steps" else 1)),
+                ),
+                arm,
+                ARMS[arm].learning_rate,
+                seed,
+            )
+            for fraction in self.fractions
             for arm in self.arms
             for seed in range(self.seeds)
         ]

@@ -211,3 +211,32 @@ def layers(rows: pd.DataFrame, arm: str) -> Figure:
     dataset = DATASET_TITLES[rows["dataset"].iloc[0]]
     figure.suptitle(f"{dataset}: α by leaf and epoch, {ARMS[arm].label} (over {seeds} seeds)")
     return figure
+
+
+def low_data(summary: pd.DataFrame, dataset: str, seeds: int) -> Figure:
+    """Figure 3: final accuracy and loss by share of the training images, in both regimes."""
+    regimes = list(summary["regime"].unique())
+    figure, grid = plt.subplots(
+        len(regimes), 2, figsize=(9, 3.4 * len(regimes)), squeeze=False, layout="constrained"
+    )
+    panels = {"final_accuracy": "final test accuracy (%)", "final_loss": "final test loss"}
+    for line, regime in zip(grid, regimes, strict=True):
+        of_regime = summary[summary["regime"] == regime]
+        for axes, (column, what) in zip(line, panels.items(), strict=True):
+            for arm in of_regime["arm"].unique():
+                of_arm = of_regime[of_regime["arm"] == arm]
+                axes.errorbar(
+                    100 * of_arm["fraction"],
+                    of_arm[f"{column}_mean"],
+                    yerr=of_arm[f"{column}_sd"].fillna(0),
+                    color=COLOURS[arm],
+                    label=ARMS[arm].label,
+                    marker=".",
+                    capsize=3,
+                )
+            axes.set(xlabel="training images used (%)", ylabel=what, title=regime)
+            axes.grid(alpha=0.25)
+            axes.spines[["top", "right"]].set_visible(False)
+    grid[0, 0].legend(frameon=False, fontsize=8)
+    figure.suptitle(f"{DATASET_TITLES[dataset]}: mean ±1 sd of {seeds} seeds")
+    return figure

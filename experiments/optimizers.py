@@ -55,6 +55,24 @@ class Arm:
     make: Factory
     learning_rate: float = PUBLISHED_LEARNING_RATE
 
+    def describe(self) -> str:
+        """The factory and its settings, for the records.
+
+        >>> ARMS["adamw"].describe()
+        'plain(alias=adamw, weight_decay=0.01)'
+        """
+        make = self.make
+        if not isinstance(make, functools.partial):
+            return f"{getattr(make, '__name__', make)}()"
+        settings = (f"{name}={_text(value)}" for name, value in make.keywords.items())
+        return f"{make.func.__name__}({', '.join(settings)})"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, functools.partial):
+        return f"{value.func.__name__}({', '.join(map(_text, (*value.args,)))})"
+    return getattr(value, "__name__", f"{value:g}" if isinstance(value, float) else str(value))
+
 
 def full(
     learning_rate: ArrayLike,

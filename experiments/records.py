@@ -19,10 +19,16 @@ import jax
 import pandas as pd
 
 from experiments.configs import Cell, Workload
+from experiments.optimizers import ARMS
 
 RUNS, MANIFEST = "runs.csv", "manifest.json"
 CELL_COLUMNS = ["arm", *(field.name for field in dataclasses.fields(Workload)), "seed"]
 CELL_COLUMNS += ["learning_rate"]
+DEFAULTS = {
+    field.name: field.default
+    for field in dataclasses.fields(Workload)
+    if field.default is not dataclasses.MISSING
+}
 PACKAGES = ("neuroplastic-optax", "jax", "jaxlib", "optax", "flax", "numpy")
 SIGNIFICANT_DIGITS = 7  # of float32
 
@@ -133,7 +139,7 @@ class Records:
         manifest = {
             "study": self._study,
             "configuration": self._configuration,
-            "arms": arms,
+            "arms": {arm: ARMS[arm].describe() for arm in arms},
             "seeds": seeds,
             "data": self._data,
             "commit": _commit(),
@@ -184,6 +190,9 @@ class Records:
         whole = text[: text.rfind("\n") + 1]
         try:
             runs = pd.read_csv(io.StringIO(whole))
+            # Made before a setting existed: with what is its default now.
+            new = {name: value for name, value in DEFAULTS.items() if name not in runs}
+            runs = runs.assign(**new)
             sizes = runs.groupby(CELL_COLUMNS, dropna=False)["epoch"].transform("size")
         except (ValueError, KeyError) as error:
             raise RecordError(

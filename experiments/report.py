@@ -2,14 +2,15 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from experiments.configs import LowData
 from experiments.figures import DATASET_TITLES
 from experiments.hypotheses import Competitor, Hypothesis
 from experiments.optimizers import ARMS
-from experiments.statistics import MARGIN, PairedComparison, sentence, verdict
+from experiments.statistics import MARGIN, PairedComparison, holm, sentence, verdict
 
 Table = list[list[str]]
 
@@ -318,5 +319,68 @@ def dynamics_report(
             "![dynamics](figure.png)",
             "",
             *(f"![α by layer, {arm}](layers-{arm}.png)\n" for arm in rows["arm"].unique()),
+        ]
+    )
+
+
+def low_data_table(
+    summary: pd.DataFrame,
+    gains: Mapping[tuple[str, float], PairedComparison],
+    arms: Sequence[str],
+) -> Table:
+    """Final accuracy of every arm by regime and share, and the first arm's gain over the second."""
+    table = [["regime", "images", "epochs", *(ARMS[arm].label for arm in arms), "Δ points", "95%"]]
+    conditions = summary[["regime", "fraction", "epochs"]].drop_duplicates()
+    for condition in conditions.to_dict("records"):
+        regime, fraction, epochs = condition["regime"], condition["fraction"], condition["epochs"]
+        here = (summary["regime"] == regime) & (summary["fraction"] == fraction)
+        by_arm = {row["arm"]: row for row in summary[here].to_dict("records")}
+        gain = gains.get((regime, fraction))
+        difference = ["", ""]
+        if gain is not None:
+            interval = f"{gain.interval_low:+.2f} to {gain.interval_high:+.2f}"
+            difference = [f"{gain.mean:+.2f}", interval]
+        accuracies = [
+            mean_and_sd(row["final_accuracy_mean"], row["final_accuracy_sd"], 2)
+            for row in (by_arm[arm] for arm in arms)
+        ]
+        table.append([regime, f"{fraction:.0%}", f"{epochs}", *accuracies, *difference])
+    return table
+
+
+def low_data_report(
+    study: LowData,
+    table: Table,
+    gains: Mapping[tuple[str, float], PairedComparison],
+    source: str,
+) -> str:
+    """The report of the low-data study."""
+    rates = ", ".join(f"{ARMS[arm].label} {ARMS[arm].learning_rate:g}" for arm in study.arms)
+    names = [ARMS[arm].label for arm in study.arms]
+    adjusted = holm([gain.p_value for gain in gains.values()]).tolist() if gains else []
+    sentences = [
+        f"- {regime}, {fraction:.0%} of the images: " + sentence(names[0], names[1], gain, p)
+        for ((regime, fraction), gain), p in zip(gains.items(), adjusted, strict=True)
+    ]
+    return "\n".join(
+        [
+            f"# Little data: {DATASET_TITLES[study.dataset]}",
+            "",
+            f"{study.seeds} seeds an arm, paired; subsets are nested and balanced over the "
+            f"classes. Equal epochs: {study.epochs} passes over what is there. Equal steps: as "
+            "many steps as the whole training set takes. Learning rates are the arms' defaults, "
+            f"untuned: {rates}. Data: {source}.",
+            "",
+            markdown_table(table),
+            "",
+            "Final test accuracy in percent, mean ± standard deviation over seeds; Δ is the first "
+            "arm's minus the second's, paired by seed, with its BCa interval.",
+            "",
+            *sentences,
+            "",
+            "p is one-sided, by sign flips, adjusted by Holm over these comparisons.",
+            "",
+            "![final accuracy and loss by share of the training images](figure.png)",
+            "",
         ]
     )

@@ -1,5 +1,6 @@
 """Running cells: what is on record already is kept, the rest is trained, with progress shown."""
 
+import datetime
 import functools
 import itertools
 import time
@@ -13,6 +14,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -63,13 +65,15 @@ class Runner:
             console=self._console,
         ) as progress:
             total = sum(cell.workload.epochs for cell in cells)
-            bar = progress.add_task("", total=total)
-            progress.advance(bar, total - sum(cell.workload.epochs for cell in pending))
+            left = sum(cell.workload.epochs for cell in pending)
+            bar = progress.add_task("", total=total, completed=total - left)
             for (workload, arm), group in itertools.groupby(
                 pending, key=lambda cell: (cell.workload, cell.arm)
             ):
                 progress.update(bar, description=f"{workload.dataset}: {ARMS[arm].label}")
                 self._train(workload, arm, list(group), lambda n: progress.advance(bar, n))
+                if not self._console.is_terminal:  # a log gets a line, where a terminal has a bar
+                    self._console.print(_line(progress.tasks[0]), highlight=False)
         return self.records.rows(cells)
 
     def _train(
@@ -115,6 +119,16 @@ class Runner:
             epochs=workload.epochs,
             diagnostics=workload.diagnostics,
         )
+
+
+def _line(task: Task) -> str:
+    """Where a study stands, in one line."""
+    spent, left = (
+        "?" if seconds is None else f"{datetime.timedelta(seconds=round(seconds))}"
+        for seconds in (task.elapsed, task.time_remaining)
+    )
+    done = f"{task.completed:.0f}/{task.total:.0f} epochs"
+    return f"{done}, {spent} elapsed, {left} left: {task.description}"
 
 
 def train_cells(program: Program, cells: list[Cell], size: int) -> Iterator[list[Row]]:

@@ -6,7 +6,16 @@ from pathlib import Path
 import pandas as pd
 
 from experiments import figures, reference, report
-from experiments.configs import Accuracy, ConfigError, Dynamics, Study, Tune, Verdict
+from experiments.configs import (
+    Accuracy,
+    ConfigError,
+    Dynamics,
+    LowData,
+    Regime,
+    Study,
+    Tune,
+    Verdict,
+)
 from experiments.hypotheses import HYPOTHESES, Competitor, Hypothesis
 from experiments.optimizers import ARMS
 from experiments.records import write_atomically
@@ -30,6 +39,43 @@ def accuracy(study: Accuracy, runner: Runner) -> report.Table:
     source = runner.load(study.workload()).source
     write_atomically(folder / REPORT, report.accuracy_report(rows, table, source))
     return table
+
+
+def low_data(study: LowData, runner: Runner) -> report.Table:
+    """Runs the low-data study; returns the table of its results."""
+    regimes: tuple[Regime, ...] = ("equal epochs", "equal steps")
+    plan = {regime: study.cells(regime) for regime in regimes}
+    runner([cell for cells in plan.values() for cell in cells])
+    rows = {regime: runner.records.rows(cells) for regime, cells in plan.items()}
+    summary = pd.concat(
+        [
+            summarise(of_regime, ["arm", "fraction", "epochs"]).assign(regime=regime)
+            for regime, of_regime in rows.items()
+        ]
+    )
+    gains: dict[tuple[str, float], PairedComparison] = {
+        (regime, fraction): _compare_arms(of_regime, fraction, *study.arms[:2])
+        for regime, of_regime in rows.items()
+        for fraction in study.fractions
+        # The whole training set is the same in both regimes: one comparison.
+        if len(study.arms) > 1 and (fraction < 1 or regime == "equal epochs")
+    }
+    table = report.low_data_table(summary, gains, study.arms)
+    folder = runner.records.folder
+    write_atomically(folder / SUMMARY, summary.to_csv(index=False))
+    figures.save(figures.low_data(summary, study.dataset, study.seeds), folder / FIGURE)
+    source = runner.load(study.workload()).source
+    write_atomically(folder / REPORT, report.low_data_report(study, table, gains, source))
+    return table
+
+
+def _compare_arms(
+    rows: pd.DataFrame, fraction: float, treatment: str, control: str
+) -> PairedComparison:
+    """Final accuracies of two arms on a share of the images, paired by seed."""
+    cells = per_cell(rows[rows["fraction"] == fraction])
+    by_seed = cells.pivot(index="seed", columns="arm", values="final_accuracy")
+    return paired_comparison(by_seed[treatment].to_numpy(), by_seed[control].to_numpy())
 
 
 def dynamics(study: Dynamics, runner: Runner) -> report.Table:
@@ -157,9 +203,10 @@ def _read_selections(folder: Path, arms: tuple[str, ...]) -> dict[str, float]:
     return {arm: selected[arm] for arm in arms}
 
 
-STUDIES: dict[type[Study], Callable[..., report.Table]] = {
-    Accuracy: accuracy,
-    Dynamics: dynamics,
-    Tune: tune,
-    Verdict: verdict,
+STUDIES: dict[str, tuple[type[Study], Callable[..., report.Table]]] = {
+    "accuracy": (Accuracy, accuracy),
+    "low_data": (LowData, low_data),
+    "dynamics": (Dynamics, dynamics),
+    "tune": (Tune, tune),
+    "verdict": (Verdict, verdict),
 }

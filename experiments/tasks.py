@@ -9,7 +9,7 @@ from flax import nnx
 
 from experiments import models
 from experiments.configs import Workload
-from experiments.data import Dataset, load_dataset, subset, validation_split
+from experiments.data import Dataset, load_dataset, subset, validation_split, with_label_noise
 from experiments.train import Task
 
 VALIDATION_SHARE = 1 / 6  # 10,000 of 60,000
@@ -28,6 +28,8 @@ def load(workload: Workload, *, data_dir: Path, raw_dir: Path | None) -> Dataset
         dataset = validation_split(dataset, size=size, seed=SPLIT_SEED)
     if workload.fraction < 1:
         dataset = subset(dataset, workload.fraction, seed=SPLIT_SEED)
+    if workload.label_noise > 0:
+        dataset = with_label_noise(dataset, workload.label_noise, seed=SPLIT_SEED)
     return dataset
 
 

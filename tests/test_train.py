@@ -19,6 +19,7 @@ from experiments.train import Arrays, CellState, Program, Task
 IMAGES, TEST_IMAGES, BATCH, EPOCHS = 70, 50, 16, 2
 STEPS = 5  # four of 16 images and one of 6
 SEEDS = (0, 1, 2, 3, 4)
+NOTES = ("images", "augmentations", "factors")
 
 
 def split(size: int, seed: int) -> Arrays:
@@ -47,23 +48,18 @@ class Recorder(nnx.Module):
 
     def __init__(self, rngs: nnx.Rngs) -> None:
         self.kernel = nnx.Param(jax.random.normal(rngs.params(), (17, 10)))
-        self.images = nnx.Variable(jnp.full(EPOCHS * IMAGES, -1))
         self.seen = nnx.Variable(jnp.zeros((), int))
-        self.factors = nnx.Variable(jnp.zeros(EPOCHS * IMAGES))
-        self.augmentations = nnx.Variable(jnp.zeros(EPOCHS * IMAGES))
+        self.notes = nnx.Variable(jnp.full((EPOCHS * IMAGES, len(NOTES)), -1, jnp.float32))
 
     def __call__(self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
         if train:
             factor = jax.random.uniform(rngs.dropout())
-            self._note(self.images, jnp.rint(x[:, 0] * 255).astype(int))
-            self._note(self.factors, jnp.full(len(x), factor))
-            self._note(self.augmentations, x[:, -1])
+            notes = jnp.stack([x[:, 0], x[:, -1], jnp.full(len(x), factor)], axis=1)
+            where = (self.seen[...], 0)
+            self.notes[...] = jax.lax.dynamic_update_slice(self.notes[...], notes, where)
             self.seen[...] += len(x)
             x = factor * x
         return x @ self.kernel[...]
-
-    def _note(self, log: nnx.Variable, values: jax.Array) -> None:
-        log[...] = jax.lax.dynamic_update_slice(log[...], values, (self.seen[...],))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +96,9 @@ def run(program: Program, seeds: tuple[int, ...], rates: tuple[float, ...]) -> T
         state, trained = program.train_epoch(state, *cells)
         kernels.append(kernel(state))
         metrics.append(jax.device_get({**trained, **program.evaluate(state)}))
-    notes = jax.tree.map(np.array, nnx.to_pure_dict(state.variables))
+    noted = np.moveaxis(np.array(nnx.to_pure_dict(state.variables)["notes"]), -1, 0)
+    notes = dict(zip(NOTES, noted, strict=True))
+    notes["images"] = np.rint(255 * notes["images"]).astype(int)
     return Trained(initial, kernels, metrics, np.array(state.step), notes)
 
 
