@@ -1,0 +1,282 @@
+"""The aliases are the chains that they promise, decay as AdamW does, and check their settings."""
+
+import inspect
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import neuroplastic_optax as npx
+
+LEARNING_RATE = 0.05
+DESCENT = optax.scale_by_learning_rate(LEARNING_RATE)
+
+
+def random_tree(seed):
+    rng = np.random.default_rng(seed)
+    return {
+        "kernel": jnp.asarray(rng.normal(size=(3, 2)), jnp.float32),
+        "bias": jnp.asarray(rng.normal(size=2), jnp.float32),
+    }
+
+
+PARAMS = random_tree(0)
+GRADIENTS = [random_tree(seed) for seed in (1, 2, 3)]
+
+
+def follow(tx, params=PARAMS):
+    state, all_updates = tx.init(params), []
+    for grads in GRADIENTS:
+        updates, state = tx.update(grads, state, params)
+        all_updates.append(updates)
+    return all_updates
+
+
+@pytest.mark.parametrize(
+    ("alias", "chain"),
+    [
+        (
+            npx.neuroplastic(LEARNING_RATE),
+            (npx.scale_by_plasticity(), npx.homeostasis(), DESCENT),
+        ),
+        (
+            npx.neuroplastic(
+                LEARNING_RATE,
+                0.3,
+                0.5,
+                0.1,
+                activity_decay=0.9,
+                b1=0.8,
+                b2=0.95,
+                min_alpha=0.1,
+                max_alpha=3.0,
+                plasticity_scale=1.5,
+                max_update_norm=0.5,
+                target_rms=0.1,
+                adaptation_rate=0.5,
+                eps=1e-6,
+                tensorwise=True,
+                accumulator_dtype=jnp.bfloat16,
+                weight_decay=0.1,
+            ),
+            (
+                npx.scale_by_plasticity(
+                    0.3,
+                    0.5,
+                    0.1,
+                    activity_decay=0.9,
+                    b1=0.8,
+                    b2=0.95,
+                    min_alpha=0.1,
+                    max_alpha=3.0,
+                    plasticity_scale=1.5,
+                    eps=1e-6,
+                    tensorwise=True,
+                    accumulator_dtype=jnp.bfloat16,
+                ),
+                npx.homeostasis(0.5, 0.1, 0.5, 1e-6),
+                optax.add_decayed_weights(0.1),
+                DESCENT,
+            ),
+        ),
+        (
+            npx.gradient_only(LEARNING_RATE, max_update_norm=0.5, weight_decay=0.1),
+            (
+                npx.scale_by_plasticity(0.0, 1.0, 0.0, min_alpha=0.5, max_alpha=1.5),
+                npx.homeostasis(0.5),
+                optax.add_decayed_weights(0.1),
+                DESCENT,
+            ),
+        ),
+        (
+            npx.adamw_with_plasticity(
+                LEARNING_RATE, 0.8, 0.99, 1e-6, strength=0.3, max_ratio=0.1, max_update_norm=0.5
+            ),
+            (
+                npx.with_plasticity(
+                    optax.scale_by_adam(0.8, 0.99, 1e-6), strength=0.3, max_ratio=0.1
+                ),
+                npx.homeostasis(0.5),
+                optax.add_decayed_weights(1e-4),
+                DESCENT,
+            ),
+        ),
+    ],
+    ids=["neuroplastic", "neuroplastic_every_setting", "gradient_only", "adamw_with_plasticity"],
+)
+def test_is_its_chain(alias, chain):
+    chex.assert_trees_all_equal(follow(alias), follow(optax.chain(*chain)))
+
+
+def test_defaults_are_the_published_ones():
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(npx.neuroplastic).parameters.items()
+    }
+    published = {
+        "activity_weight": 0.4,
+        "gradient_weight": 0.4,
+        "memory_weight": 0.2,
+        "activity_decay": 0.95,
+        "b1": 0.9,
+        "b2": 0.99,
+        "min_alpha": 0.2,
+        "max_alpha": 2.0,
+        "max_update_norm": 1.0,
+        "target_rms": 0.02,
+        "adaptation_rate": 0.01,
+        "eps": 1e-8,
+        "weight_decay": 0.0,
+    }
+    assert published.items() <= defaults.items()
+    ablation = inspect.signature(npx.gradient_only).parameters
+    assert (ablation["min_alpha"].default, ablation["max_alpha"].default) == (0.5, 1.5)
+
+
+ALIASES = (npx.neuroplastic, npx.gradient_only, npx.adamw_with_plasticity)
+every_alias = pytest.mark.parametrize("alias", ALIASES)
+
+
+@every_alias
+def test_weight_decay_is_decoupled(alias):
+    """It subtracts η λ θ from what the optimizer does without it."""
+    with_decay = follow(alias(LEARNING_RATE, weight_decay=0.1))
+    without = follow(alias(LEARNING_RATE, weight_decay=0.0))
+    expected = [
+        jax.tree.map(lambda u, p: u - LEARNING_RATE * 0.1 * p, updates, PARAMS)
+        for updates in without
+    ]
+    chex.assert_trees_all_close(with_decay, expected, rtol=1e-5, atol=1e-7)
+
+
+@every_alias
+@pytest.mark.parametrize(
+    "mask",
+    [
+        {"kernel": True, "bias": False},
+        lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
+        npx.scope("kernel$"),
+    ],
+    ids=["tree", "callable", "scope"],
+)
+def test_weight_decay_may_be_masked(alias, mask):
+    updates = follow(alias(LEARNING_RATE, weight_decay=0.1, weight_decay_mask=mask))
+    everywhere = follow(alias(LEARNING_RATE, weight_decay=0.1))
+    nowhere = follow(alias(LEARNING_RATE, weight_decay=0.0))
+    chex.assert_trees_all_equal([u["kernel"] for u in updates], [u["kernel"] for u in everywhere])
+    chex.assert_trees_all_equal([u["bias"] for u in updates], [u["bias"] for u in nowhere])
+
+
+@every_alias
+def test_without_weight_decay_params_are_not_needed(alias):
+    tx = alias(LEARNING_RATE, weight_decay=0.0)
+    tx.update(GRADIENTS[0], tx.init(PARAMS))
+
+
+@every_alias
+def test_with_weight_decay_missing_params_are_an_error(alias):
+    tx = alias(LEARNING_RATE, weight_decay=0.1)
+    with pytest.raises(ValueError, match="params"):
+        tx.update(GRADIENTS[0], tx.init(PARAMS))
+
+
+@every_alias
+def test_learning_rate_may_be_a_schedule(alias):
+    halving = optax.exponential_decay(LEARNING_RATE, 1, 0.5)
+    scheduled, constant = follow(alias(halving)), follow(alias(LEARNING_RATE))
+    for step, (s, c) in enumerate(zip(scheduled, constant, strict=True)):
+        chex.assert_trees_all_close(s, jax.tree.map(lambda u, k=step: u / 2**k, c), rtol=1e-5)
+
+
+def test_gradient_only_keeps_one_integer():
+    (count,) = jax.tree.leaves(npx.gradient_only(0.1).init(PARAMS))
+    assert count.dtype == jnp.int32
+    assert count.shape == ()
+
+
+def test_gradient_only_equals_scale_zero_at_equal_bounds():
+    ablation = npx.gradient_only(LEARNING_RATE, min_alpha=0.2, max_alpha=2.0)
+    full = npx.neuroplastic(LEARNING_RATE, plasticity_scale=0.0)
+    chex.assert_trees_all_equal(follow(ablation), follow(full))
+
+
+@pytest.mark.parametrize(
+    ("alias", "names"),
+    [
+        (npx.neuroplastic, {"alpha_mean", "effective_update_norm"}),
+        (npx.gradient_only, {"alpha_mean", "effective_update_norm"}),
+        (npx.adamw_with_plasticity, {"alpha_mean", "effective_update_norm"}),
+    ],
+)
+def test_diagnostics_cover_both_parts(alias, names):
+    tx = alias(LEARNING_RATE, diagnostics=True)
+    assert names <= npx.diagnostics(tx.init(PARAMS)).keys()
+    assert npx.diagnostics(alias(LEARNING_RATE).init(PARAMS)) == {}
+
+
+NUMBERS = {
+    npx.neuroplastic: {
+        "learning_rate": 0.1,
+        "activity_weight": 0.3,
+        "gradient_weight": 0.5,
+        "memory_weight": 0.1,
+        "activity_decay": 0.9,
+        "b1": 0.8,
+        "b2": 0.95,
+        "min_alpha": 0.3,
+        "max_alpha": 1.8,
+        "plasticity_scale": 1.5,
+        "max_update_norm": 0.5,
+        "target_rms": 0.1,
+        "adaptation_rate": 0.1,
+        "eps": 1e-7,
+        "weight_decay": 0.1,
+    },
+    npx.gradient_only: {
+        "learning_rate": 0.1,
+        "min_alpha": 0.3,
+        "max_alpha": 1.8,
+        "max_update_norm": 0.5,
+        "target_rms": 0.1,
+        "adaptation_rate": 0.1,
+        "eps": 1e-7,
+        "weight_decay": 0.1,
+    },
+    npx.adamw_with_plasticity: {
+        "learning_rate": 0.1,
+        "b1": 0.8,
+        "b2": 0.95,
+        "eps": 1e-7,
+        "strength": 0.2,
+        "max_ratio": 0.1,
+        "max_update_norm": 0.5,
+        "weight_decay": 0.1,
+    },
+}
+
+
+@every_alias
+def test_every_number_may_be_traced(alias):
+    def update(numbers):
+        tx = alias(**numbers)
+        return tx.update(GRADIENTS[0], tx.init(PARAMS), PARAMS)[0]
+
+    chex.assert_trees_all_close(
+        jax.jit(update)(NUMBERS[alias]), update(NUMBERS[alias]), rtol=1e-5, atol=1e-8
+    )
+
+
+@every_alias
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("weight_decay", -0.1), ("max_update_norm", 0.0), ("eps", 0.0), ("diagnostics", "all")],
+)
+def test_names_a_setting_that_cannot_work(alias, setting, value):
+    if setting == "eps" and alias is npx.adamw_with_plasticity:
+        setting, value = "max_ratio", -1.0  # its eps is Adam's, which checks nothing
+    with pytest.raises(ValueError, match=setting) as error:
+        alias(0.1, **{setting: value})
+    assert repr(value) in str(error.value)
