@@ -1,12 +1,14 @@
 """What can be asked of the experiments: a frozen dataclass a study, and its training runs."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Literal
 
 from experiments.data import DATASETS
 from experiments.optimizers import ABLATIONS, ARMS, PLASTIC, Diagnostics
 
+Model = Literal["mlp", "resnet18"]
 Split = Literal["test", "validation"]
 Regime = Literal["equal epochs", "equal steps"]
 
@@ -24,7 +26,7 @@ class Workload:
 
     Attributes:
       dataset: name of the data set.
-      model: name of the model.
+      model: the paper's MLP, or ResNet-18 for CIFAR-10.
       epochs: passes over the training images.
       batch_size: images a step; an epoch's last step takes what is left.
       fraction: share of the training images, nested and balanced over the classes.
@@ -34,7 +36,7 @@ class Workload:
     """
 
     dataset: str
-    model: str = "mlp"
+    model: Model = "mlp"
     epochs: int = 10
     batch_size: int = 128
     fraction: float = 1.0
@@ -99,7 +101,8 @@ class Study:
 
     def workload(self) -> Workload:
         """What the study's cells share."""
-        return Workload(self.dataset, epochs=self.epochs, batch_size=self.batch_size)
+        model: Model = "resnet18" if self.dataset == "cifar10" else "mlp"
+        return Workload(self.dataset, model, self.epochs, self.batch_size)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,8 +117,10 @@ class Accuracy(Study):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.learning_rate is not None and not self.learning_rate > 0:
-            raise ConfigError(f"learning_rate must be above 0, got {self.learning_rate}.")
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            raise ConfigError(
+                f"learning_rate must be above 0 and finite, got {self.learning_rate}."
+            )
 
     def workload(self) -> Workload:
         """What the study's cells share; plasticity is watched."""

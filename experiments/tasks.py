@@ -14,6 +14,8 @@ from experiments.train import Task
 
 VALIDATION_SHARE = 1 / 6  # 10,000 of 60,000
 SPLIT_SEED = 0
+CIFAR10_MEAN = (0.491, 0.482, 0.447)
+CIFAR10_STD = (0.247, 0.243, 0.262)
 
 
 def load(workload: Workload, *, data_dir: Path, raw_dir: Path | None) -> Dataset:
@@ -40,15 +42,47 @@ def _load_whole(name: str, data_dir: Path, raw_dir: Path | None) -> Dataset:
 
 def make_task(workload: Workload, dataset: Dataset) -> Task:
     """The model, the preprocessing and the batch size of a workload."""
-    features = dataset.train_images[0].size
+    *_, channels = dataset.train_images.shape
 
-    def mlp(rngs: nnx.Rngs) -> nnx.Module:
+    def model(rngs: nnx.Rngs) -> nnx.Module:
+        if workload.model == "resnet18":
+            return models.ResNet(channels, num_classes=dataset.num_classes, rngs=rngs)
+        features = dataset.train_images[0].size
         return models.MLP(features, num_classes=dataset.num_classes, rngs=rngs)
 
-    return Task(mlp, _centre, workload.batch_size)
+    preprocess = _augment if dataset.name.startswith("cifar10") else _centre
+    return Task(model, preprocess, workload.batch_size)
 
 
 def _centre(images: jax.Array, key: jax.Array | None) -> jax.Array:
     """Bytes to [−1, 1]: (x / 255 − 0.5) / 0.5, the published normalisation of MNIST's images."""
     del key
     return (images.astype(jnp.float32) / 255 - 0.5) / 0.5
+
+
+def _augment(images: jax.Array, key: jax.Array | None) -> jax.Array:
+    """CIFAR-10's published preprocessing: random crop and flip in training, normalised channels."""
+    if key is not None:
+        crop, flip = jax.random.split(key)
+        images = random_flip(random_crop(images, crop), flip)
+    mean, std = (jnp.asarray(value).reshape(1, 1, 1, 3) for value in (CIFAR10_MEAN, CIFAR10_STD))
+    return (images.astype(jnp.float32) / 255 - mean) / std
+
+
+def random_crop(images: jax.Array, key: jax.Array, padding: int = 4) -> jax.Array:
+    """Each image shifted by up to ``padding`` pixels in both directions, zeros where none was."""
+    batch, height, width, channels = images.shape
+    border = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    corners = jax.random.randint(key, (batch, 2), 0, 2 * padding + 1)
+
+    def crop(image: jax.Array, corner: jax.Array) -> jax.Array:
+        start = (corner[0], corner[1], 0)
+        return jax.lax.dynamic_slice(image, start, (height, width, channels))
+
+    return jax.vmap(crop)(jnp.pad(images, border), corners)
+
+
+def random_flip(images: jax.Array, key: jax.Array) -> jax.Array:
+    """Each image mirrored left to right with probability one half."""
+    mirrored = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
+    return jnp.where(mirrored, images[:, :, ::-1], images)

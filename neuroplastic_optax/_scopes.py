@@ -135,8 +135,8 @@ def _blocks(fraction: float, *, early: bool) -> MaskFn:
     def mask(params: optax.Params) -> Any:
         paths = [leaf_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
         blocks = sorted({_block(path) for path in paths} - {()})
-        number = round(fraction * len(blocks))
-        chosen = set(blocks[:number] if early else blocks[len(blocks) - number :])
+        first_late = round((fraction if early else 1 - fraction) * len(blocks))
+        chosen = set(blocks[:first_late] if early else blocks[first_late:])
         return _by_path(lambda path, _: _block(path) in chosen)(params)
 
     return mask

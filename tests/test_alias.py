@@ -269,14 +269,19 @@ def test_every_number_may_be_traced(alias):
     )
 
 
-@every_alias
 @pytest.mark.parametrize(
-    ("setting", "value"),
-    [("weight_decay", -0.1), ("max_update_norm", 0.0), ("eps", 0.0), ("diagnostics", "all")],
+    ("alias", "setting", "value"),
+    [
+        *((alias, "weight_decay", -0.1) for alias in ALIASES),
+        *((alias, "max_update_norm", 0.0) for alias in ALIASES),
+        *((alias, "diagnostics", "all") for alias in ALIASES),
+        (npx.neuroplastic, "b1", 1.0),
+        (npx.neuroplastic, "eps", 0.0),
+        (npx.gradient_only, "min_alpha", 2.0),
+        (npx.adamw_with_plasticity, "max_ratio", -1.0),
+    ],
 )
 def test_names_a_setting_that_cannot_work(alias, setting, value):
-    if setting == "eps" and alias is npx.adamw_with_plasticity:
-        setting, value = "max_ratio", -1.0  # its eps is Adam's, which checks nothing
     with pytest.raises(ValueError, match=setting) as error:
         alias(0.1, **{setting: value})
     assert repr(value) in str(error.value)

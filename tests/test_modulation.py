@@ -187,14 +187,12 @@ def test_factor_is_one_where_only_the_gradient_counts():
     np.testing.assert_array_equal(state.multiplier, [1.0])
 
 
-@pytest.mark.parametrize(("strength", "factor"), [(1e6, 1.2), (-1e6, 0.8)], ids=["high", "low"])
-def test_factor_is_clipped(strength, factor):
-    gradients = [jax.tree.map(lambda g: g * jnp.arange(g.size).reshape(g.shape), GRADIENTS[0])]
-    tx = npx.control_learning_rate(optax.identity(), strength=strength)
-    _, state = follow(tx, gradients * 2)
-    ratio = follow(npx.control_learning_rate(optax.identity()), gradients * 2)[1].multiplier - 1
-    expected = factor if ratio > 0 else 2.0 - factor
-    np.testing.assert_allclose(state.multiplier, [expected], rtol=1e-6)
+def test_factor_is_clipped_on_both_sides():
+    factors = [
+        float(follow(npx.control_learning_rate(optax.identity(), strength=s))[1].multiplier[0])
+        for s in (-1e6, 1e6)
+    ]
+    np.testing.assert_allclose(sorted(factors), [0.8, 1.2], rtol=1e-6)
 
 
 def test_factor_follows_the_definition():

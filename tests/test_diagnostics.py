@@ -1,0 +1,317 @@
+"""Diagnostics equal NumPy's statistics of α, follow every wrapper, and cost nothing when off."""
+
+import collections
+import re
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import neuroplastic_optax as npx
+
+SHAPES = {"empty": (0, 3), "large": (16, 5), "single": (1,), "scalar": ()}
+NON_EMPTY = [name for name in sorted(SHAPES) if name != "empty"]
+STATISTICS = npx.PlasticityDiagnostics._fields[:-1]
+
+
+def random_tree(seed, shapes=SHAPES, scale=1.0):
+    rng = np.random.default_rng(seed)
+    return {
+        name: jnp.asarray(scale * rng.normal(size=shape) ** 3, jnp.float32)
+        for name, shape in shapes.items()
+    }
+
+
+PARAMS = random_tree(0)
+GRADIENTS = [random_tree(seed) for seed in (1, 2, 3)]
+
+
+def follow(tx, gradients=GRADIENTS, params=PARAMS):
+    state = tx.init(params)
+    for grads in gradients:
+        updates, state = tx.update(grads, state, params)
+    return updates, state
+
+
+def numpy_statistics(alpha, gradient, update, low=0.2, high=2.0):
+    """The documented statistics of one array of α, in the order of the fields."""
+    alpha, gradient, update = (np.asarray(x, np.float64).ravel() for x in (alpha, gradient, update))
+    return {
+        "alpha_mean": alpha.mean(),
+        "alpha_std": alpha.std(),
+        "alpha_min": alpha.min(),
+        "alpha_max": alpha.max(),
+        "fraction_at_min": np.mean(alpha <= np.float32(low)),
+        "fraction_at_max": np.mean(alpha >= np.float32(high)),
+        "fraction_negative": np.mean(alpha < 0),
+        "raw_gradient_norm": np.linalg.norm(gradient),
+        "modulated_update_norm": np.linalg.norm(update),
+    }
+
+
+def joined(tree):
+    return np.concatenate([np.ravel(tree[name]) for name in sorted(tree)])
+
+
+def alphas_after(state, gradients, **settings):
+    """α from the new state, an entry for each entry of the gradient."""
+    return {
+        name: np.broadcast_to(
+            npx.plasticity_coefficient(
+                g, state.activity[name], state.mu[name], state.nu[name], **settings
+            ),
+            g.shape,
+        )
+        for name, g in gradients.items()
+    }
+
+
+@pytest.mark.parametrize("settings", [{}, {"plasticity_scale": 2.0}, {"tensorwise": True}], ids=str)
+@pytest.mark.parametrize("kind", [True, "per_leaf"])
+def test_equal_numpy_statistics_of_alpha(settings, kind):
+    updates, state = follow(npx.scale_by_plasticity(diagnostics=kind, **settings))
+    alphas = alphas_after(state, GRADIENTS[-1], **settings)
+    measured = npx.diagnostics(state, PARAMS)
+    expected = numpy_statistics(joined(alphas), joined(GRADIENTS[-1]), joined(updates))
+    for name, value in expected.items():
+        np.testing.assert_allclose(measured[name], value, rtol=1e-5, atol=1e-7, err_msg=name)
+    if "plasticity_scale" in settings:
+        assert measured["fraction_negative"] > 0
+
+
+def test_rows_are_the_statistics_of_each_leaf():
+    updates, state = follow(npx.scale_by_plasticity(diagnostics="per_leaf"))
+    alphas = alphas_after(state, GRADIENTS[-1])
+    chex.assert_shape(state.diagnostics.per_leaf, (len(SHAPES), len(STATISTICS)))
+    measured = npx.diagnostics(state, PARAMS)
+    for leaf in NON_EMPTY:
+        expected = numpy_statistics(alphas[leaf], GRADIENTS[-1][leaf], updates[leaf])
+        for name, value in expected.items():
+            np.testing.assert_allclose(
+                measured[f"{name}/{leaf}"], value, rtol=1e-5, atol=1e-6, err_msg=f"{name}/{leaf}"
+            )
+    assert all(float(measured[f"{name}/empty"]) == 0 for name in STATISTICS)
+    assert measured.keys() == {
+        *STATISTICS,
+        *(f"{name}/{leaf}" for name in STATISTICS for leaf in SHAPES),
+    }
+
+
+def test_are_zero_before_the_first_step():
+    for kind in (True, "per_leaf"):
+        state = npx.scale_by_plasticity(diagnostics=kind).init(PARAMS)
+        for value in npx.diagnostics(state, PARAMS).values():
+            assert value.dtype == jnp.float32
+            assert float(value) == 0
+
+
+@pytest.mark.parametrize("scale", [0.1, 1 / 3, 2 / 3, 0.9, 1.3, 1.5])
+def test_count_entries_on_a_bound_at_any_scale(scale):
+    """Half of the entries have no gradient at all: their α is min_alpha whatever γ is."""
+    g = jnp.asarray([0.0, 1.0] * 8)
+    tx = npx.scale_by_plasticity(plasticity_scale=scale, diagnostics=True)
+    _, state = tx.update(g, tx.init(g))
+    assert float(state.diagnostics.fraction_at_min) == 0.5
+
+
+def test_norms_do_not_overflow_in_half_precision():
+    g = {"w": jnp.full(4096, 100.0, jnp.float16)}
+    tx = npx.neuroplastic(0.1, diagnostics=True)
+    _, state = tx.update(g, tx.init(g))
+    measured = npx.diagnostics(state)
+    np.testing.assert_allclose(measured["raw_gradient_norm"], 6400.0, rtol=1e-3)
+    np.testing.assert_allclose(measured["effective_update_norm"], 1.0, rtol=1e-2)
+
+
+# -- reading -------------------------------------------------------------------------------------
+
+
+def test_optax_finds_them_in_any_state():
+    tx = optax.chain(optax.clip_by_global_norm(1.0), npx.neuroplastic(0.1, diagnostics=True))
+    _, state = follow(tx)
+    measured = npx.diagnostics(state)
+    for name, value in measured.items():
+        np.testing.assert_array_equal(optax.tree.get(state, name), value)
+    assert measured.keys() == {*STATISTICS, *npx.HomeostasisDiagnostics._fields}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda tx: optax.apply_if_finite(tx, 3),
+        lambda tx: optax.MultiSteps(tx, 1).gradient_transformation(),
+        lambda tx: optax.masked(tx, dict.fromkeys(SHAPES, True)),
+        lambda tx: optax.partition({"all": tx}, dict.fromkeys(SHAPES, "all")),
+        lambda tx: npx.control_learning_rate(tx),
+    ],
+    ids=["apply_if_finite", "multi_steps", "masked", "partition", "control_learning_rate"],
+)
+def test_are_found_inside_wrappers(wrap):
+    tx = npx.scale_by_plasticity(diagnostics="per_leaf")
+    _, expected = follow(tx)
+    _, state = follow(wrap(tx))
+    chex.assert_trees_all_close(
+        npx.diagnostics(state, PARAMS), npx.diagnostics(expected, PARAMS), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        npx.add_bounded_plasticity(diagnostics=True),
+        npx.add_orthogonal_plasticity(diagnostics=True),
+        npx.with_plasticity(optax.scale_by_adam(), diagnostics=True),
+        npx.with_plasticity(
+            optax.scale_by_adam(), mask=dict.fromkeys(SHAPES, True), diagnostics=True
+        ),
+        npx.control_learning_rate(optax.scale_by_adam(), diagnostics=True),
+        npx.control_learning_rate(npx.scale_by_plasticity(), diagnostics=True),
+    ],
+    ids=["bounded", "orthogonal", "modulated", "masked", "controlled", "borrowing"],
+)
+def test_every_form_measures_the_same_alpha_and_its_own_update(tx):
+    updates, state = follow(tx)
+    measured = npx.diagnostics(state)
+    _, reference = follow(npx.scale_by_plasticity(diagnostics=True))
+    for name in STATISTICS[:-1]:
+        np.testing.assert_allclose(
+            measured[name], getattr(reference.diagnostics, name), rtol=1e-6, err_msg=name
+        )
+    np.testing.assert_allclose(
+        measured["modulated_update_norm"], optax.tree.norm(updates), rtol=1e-5
+    )
+
+
+def test_cover_only_the_leaves_in_scope():
+    mask = {name: name == "large" for name in SHAPES}
+    tx = npx.with_plasticity(optax.identity(), mask=mask, diagnostics="per_leaf")
+    _, state = follow(tx)
+    measured = npx.diagnostics(state, {"large": PARAMS["large"]})
+    np.testing.assert_allclose(
+        measured["raw_gradient_norm"], jnp.linalg.norm(GRADIENTS[-1]["large"]), rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        measured["raw_gradient_norm"], measured["raw_gradient_norm/large"], rtol=1e-6
+    )
+
+
+def test_are_an_empty_dict_where_none_are_kept():
+    assert npx.diagnostics(npx.neuroplastic(0.1).init(PARAMS)) == {}
+    assert npx.diagnostics(optax.adam(0.1).init(PARAMS)) == {}
+
+
+@pytest.mark.parametrize(
+    ("params", "got"), [(None, "None"), ({"w": 1.0}, "a tree of 1 leaves")], ids=["none", "other"]
+)
+def test_ask_for_the_params_that_name_the_rows(params, got):
+    state = npx.scale_by_plasticity(diagnostics="per_leaf").init(PARAMS)
+    with pytest.raises(ValueError, match=f"params must name the 4 leaves .* got {got}"):
+        npx.diagnostics(state, params)
+
+
+def test_an_empty_tree_has_them_all_zero():
+    tx = npx.scale_by_plasticity(diagnostics="per_leaf")
+    _, state = tx.update({}, tx.init({}))
+    assert {float(value) for value in npx.diagnostics(state, {}).values()} == {0.0}
+
+
+# -- program transformations ---------------------------------------------------------------------
+
+SMALL = {"large": (8, 5), "single": (1,)}
+SMALL_GRADIENTS = [random_tree(seed, SMALL) for seed in (1, 2)]
+MEASURED = npx.neuroplastic(0.1, diagnostics="per_leaf")
+
+
+def test_follow_vmap():
+    """Every value has the mapped axis."""
+    batch = [jax.tree.map(lambda g, k=k: k * g, SMALL_GRADIENTS[0]) for k in (1.0, 0.01)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *batch)
+    _, state = jax.vmap(MEASURED.update)(stacked, jax.vmap(MEASURED.init)(stacked))
+    mapped = npx.diagnostics(state, SMALL_GRADIENTS[0])
+    for i, gradients in enumerate(batch):
+        _, alone = follow(MEASURED, [gradients], gradients)
+        for name, value in npx.diagnostics(alone, gradients).items():
+            np.testing.assert_allclose(mapped[name][i], value, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+def test_follow_scan():
+    """One value a step comes out of a compiled loop."""
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *SMALL_GRADIENTS)
+
+    @jax.jit
+    def run(stacked):
+        def step(state, grads):
+            _, state = MEASURED.update(grads, state)
+            return state, npx.diagnostics(state, SMALL_GRADIENTS[0])
+
+        return jax.lax.scan(step, MEASURED.init(SMALL_GRADIENTS[0]), stacked)[1]
+
+    history = run(stacked)
+    for steps in (1, 2):
+        _, state = follow(MEASURED, SMALL_GRADIENTS[:steps], SMALL_GRADIENTS[0])
+        for name, value in npx.diagnostics(state, SMALL_GRADIENTS[0]).items():
+            np.testing.assert_allclose(history[name][steps - 1], value, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
+def test_are_global_when_sharded(axis_type):
+    """Shards of very different size: a mean over one shard would be far off."""
+    gradients = SMALL_GRADIENTS[0] | {
+        "large": SMALL_GRADIENTS[0]["large"] * jnp.exp(jnp.arange(8.0))[:, None]
+    }
+    _, expected = follow(MEASURED, [gradients], gradients)
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(axis_type,))
+    with jax.set_mesh(mesh):
+        layout = {"large": NamedSharding(mesh, P("x")), "single": NamedSharding(mesh, P())}
+        spread = jax.device_put(gradients, layout)
+        _, state = jax.jit(MEASURED.update)(spread, MEASURED.init(spread))
+    for name, value in npx.diagnostics(expected, gradients).items():
+        measured = npx.diagnostics(jax.device_get(state), gradients)[name]
+        np.testing.assert_allclose(measured, value, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+# -- cost ----------------------------------------------------------------------------------------
+
+
+def update_by_hand(gradient, state):
+    """What plasticity without diagnostics has to compute, and nothing else."""
+    new = npx.ScaleByPlasticityState(
+        count=optax.safe_increment(state.count),
+        activity=0.95 * state.activity + (1 - 0.95) * jnp.abs(gradient),
+        mu=0.9 * state.mu + (1 - 0.9) * gradient,
+        nu=0.99 * state.nu + (1 - 0.99) * jnp.square(gradient),
+    )
+    alpha = npx.plasticity_coefficient(gradient, new.activity, new.mu, new.nu)
+    return alpha * gradient, new
+
+
+def lowered(update, tx):
+    g = jnp.ones((16, 5))
+    return jax.jit(update).lower(g, tx.init(g))
+
+
+def operations(program):
+    return collections.Counter(re.findall(r"stablehlo\.\w+", program.as_text()))
+
+
+def test_switched_off_they_cost_nothing():
+    off = npx.scale_by_plasticity(diagnostics=False)
+    program, by_hand = lowered(off.update, off), lowered(update_by_hand, off)
+    assert operations(program) == operations(by_hand)
+    costs, costs_by_hand = (p.compile().cost_analysis() for p in (program, by_hand))
+    for cost in ("flops", "transcendentals", "bytes accessed"):
+        assert costs.get(cost) == costs_by_hand.get(cost), cost
+
+
+def test_switched_on_they_are_the_only_thing_that_is_added():
+    """Which shows that the test above can tell."""
+    off, on = npx.scale_by_plasticity(), npx.scale_by_plasticity(diagnostics=True)
+    added = operations(lowered(on.update, on)) - operations(lowered(off.update, off))
+    assert added["stablehlo.reduce"] > 0
+    g = jnp.ones((16, 5))
+    chex.assert_trees_all_equal(off.update(g, off.init(g))[0], on.update(g, on.init(g))[0])

@@ -1,0 +1,108 @@
+"""From a workload to images, model and preprocessing."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments import tasks
+from experiments.configs import Workload
+from experiments.data import Dataset, subset, validation_split, with_label_noise
+
+LABELS = np.repeat(np.arange(10), 6).astype(np.int32)
+DATASET = Dataset(
+    name="tiny",
+    train_images=np.arange(60 * 16, dtype=np.uint32).astype(np.uint8).reshape(60, 4, 4, 1),
+    train_labels=LABELS,
+    test_images=np.full((7, 4, 4, 1), 255, np.uint8),
+    test_labels=np.arange(7, dtype=np.int32),
+    source="made up",
+)
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The data sets that are loaded; each is the tiny one."""
+    names: list[str] = []
+
+    def load_dataset(name: str, *, data_dir: Path, raw_dir: Path | None) -> Dataset:
+        assert (data_dir, raw_dir) == (Path("data"), Path("raw"))
+        names.append(name)
+        return DATASET
+
+    tasks._load_whole.cache_clear()
+    monkeypatch.setattr(tasks, "load_dataset", load_dataset)
+    yield names
+    tasks._load_whole.cache_clear()
+
+
+def load(workload: Workload) -> Dataset:
+    return tasks.load(workload, data_dir=Path("data"), raw_dir=Path("raw"))
+
+
+class TestLoad:
+    def test_gives_the_whole_data_set_and_reads_it_once(self, loads: list[str]):
+        assert load(Workload("mnist")) is load(Workload("mnist", epochs=3)) is DATASET
+        assert loads == ["mnist"]
+
+    @pytest.mark.usefixtures("loads")
+    def test_holds_out_a_sixth_of_the_training_images_and_no_test_image(self):
+        dataset = load(Workload("mnist", split="validation"))
+        assert dataset.checksum == validation_split(DATASET, size=10, seed=0).checksum
+        assert len(dataset.train_labels) == 50
+        np.testing.assert_array_equal(np.bincount(dataset.test_labels), [1] * 10)
+        assert (dataset.test_images != 255).any(axis=(1, 2, 3)).all()
+
+    @pytest.mark.usefixtures("loads")
+    def test_takes_a_share_of_the_training_images_and_every_test_image(self):
+        dataset = load(Workload("mnist", fraction=0.5))
+        assert dataset.checksum == subset(DATASET, 0.5, seed=0).checksum
+        assert len(dataset.train_labels) == 30
+        assert dataset.test_images is DATASET.test_images
+
+    @pytest.mark.usefixtures("loads")
+    def test_holds_out_the_same_images_from_every_share(self):
+        whole = load(Workload("mnist", split="validation"))
+        part = load(Workload("mnist", split="validation", fraction=0.4))
+        np.testing.assert_array_equal(part.test_images, whole.test_images)
+        np.testing.assert_array_equal(np.bincount(part.train_labels), [2] * 10)
+
+    @pytest.mark.usefixtures("loads")
+    def test_makes_labels_noisy_in_training_alone(self):
+        dataset = load(Workload("mnist", label_noise=0.2))
+        assert dataset.checksum == with_label_noise(DATASET, 0.2, seed=0).checksum
+        assert (dataset.train_labels != LABELS).sum() == 12
+        assert dataset.test_labels is DATASET.test_labels
+
+
+class TestTask:
+    @pytest.fixture
+    def task(self) -> tasks.Task:
+        return tasks.make_task(Workload("mnist", batch_size=32), DATASET)
+
+    def test_is_the_paper_s_mlp_on_images_of_the_data_set_s_size(self, task: tasks.Task):
+        model = nnx.eval_shape(lambda: task.model(nnx.Rngs(0)))
+        shapes = sorted(leaf.shape for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+        assert shapes == [(10,), (16, 256), (256,), (256,), (256, 10), (256, 256)]
+
+    def test_is_larger_for_larger_images(self):
+        colour = dataclasses.replace(DATASET, train_images=np.zeros((60, 32, 32, 3), np.uint8))
+        task = tasks.make_task(Workload("cifar10"), colour)
+        model = nnx.eval_shape(lambda: task.model(nnx.Rngs(0)))
+        shapes = [leaf.shape for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))]
+        assert (3072, 256) in shapes
+
+    def test_has_the_workload_s_batch_size(self, task: tasks.Task):
+        assert task.batch_size == 32
+
+    @pytest.mark.parametrize("train", [False, True])
+    def test_brings_bytes_to_minus_one_to_one(self, train: bool, task: tasks.Task):
+        key = jax.random.key(0) if train else None
+        images = jnp.asarray([[0, 51], [204, 255]], jnp.uint8).reshape(1, 2, 2, 1)
+        prepared = task.preprocess(images, key)
+        assert prepared.dtype == jnp.float32
+        np.testing.assert_allclose(prepared.ravel(), [-1, -0.6, 0.6, 1], rtol=1e-6)
