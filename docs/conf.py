@@ -1,57 +1,93 @@
-"""Sphinx settings: Markdown pages, the API from docstrings, formulas as MathML."""
+"""Sphinx settings: pages in Markdown, the API from docstrings, formulas as MathML."""
 
 from importlib import metadata
 from typing import Any
 
+import jax
+import optax
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 from jax.typing import ArrayLike, DTypeLike
 from sphinx.application import Sphinx
 from sphinx.util.typing import stringify_annotation
 
-from neuroplastic_optax._plasticity import ScalarOrSchedule
+from neuroplastic_optax import _alias, _plasticity, _scopes
 
 project = "neuroplastic-optax"
-author = "The neuroplastic-optax authors"
 version = release = metadata.version(project)
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
-suppress_warnings = ["toc.empty_glob"]  # a clone may hold no results yet
 
 html_theme = "furo"
 html_title = project
+html_static_path = ["math.css"]
+html_css_files = ["math.css"]
+html_math_renderer = "mathml"
 
 default_role = "py:obj"
 nitpicky = True
-nitpick_ignore_regex = [(r"py:.*", r"(jax|jnp|numpy|np|optax|flax)\..*")]
+# Names of other projects: to look them up would take a network.
+nitpick_ignore_regex = [(r"py:.*", r"(jax|jaxlib|numpy|optax|collections|typing)\..*")]
+nitpick_ignore = [("py:class", name) for name in ("ArrayLike", "DTypeLike")]
 
-autodoc_member_order = "bysource"
-autodoc_typehints_format = "short"
 napoleon_use_rtype = False
-napoleon_use_ivar = True
-python_maximum_signature_line_length = 100
+python_maximum_signature_line_length = 88
+
+# Unions spelled out by ``typing``, and the names that the code gives them: wholes before parts.
+ALIASES = {
+    stringify_annotation(alias, "smart"): name
+    for name, alias in (
+        ("Mask", _alias.Mask),
+        ("~collections.abc.Callable[[optax.Params], ~typing.Any]", _scopes.MaskFn),
+        ("~optax.Params", optax.Params),
+        ("~optax.Schedule", optax.Schedule),
+        ("ScalarOrSchedule", _plasticity.ScalarOrSchedule),
+        ("ArrayLike", ArrayLike),
+        ("DTypeLike", DTypeLike),
+        ("~jax.Array", jax.Array),
+    )
+}
 
 
-def render_math(visitor: Any, node: nodes.math) -> None:
+def name_types(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str, returns: str
+) -> tuple[str, str]:
+    """Writes type aliases by their names in a signature."""
+    del app, what, name, obj, options
+    for spelled_out, alias in ALIASES.items():
+        signature = signature and signature.replace(spelled_out, alias)
+        returns = returns and returns.replace(spelled_out, alias)
+    return signature, returns
+
+
+def mathml(formula: str, *, block: bool = False) -> str:
+    """A formula as MathML; one that cannot be read is an error and ends the build."""
+    # Bars are operators by default, with space on both sides; in these pages they are fences.
+    return tex2mathml(formula, as_block=block).replace(
+        '<mo stretchy="false">|</mo>', '<mo stretchy="false" lspace="0" rspace="0">|</mo>'
+    )
+
+
+def visit_math(visitor: Any, node: nodes.math) -> None:
     """Writes a formula in running text."""
-    visitor.body.append(tex2mathml(node.astext()))
+    visitor.body.append(mathml(node.astext()))
     raise nodes.SkipNode
 
 
-def render_displayed_math(visitor: Any, node: nodes.math_block) -> None:
+def visit_math_block(visitor: Any, node: nodes.math_block) -> None:
     """Writes displayed formulas, one below the other where empty lines part them."""
     visitor.body.append(visitor.starttag(node, "div", CLASS="math"))
     for formula in node.astext().strip().split("\n\n"):
-        if "\\\\" in formula or "&" in formula:
+        if "&" in formula and r"\begin" not in formula:
             formula = rf"\begin{{aligned}}{formula}\end{{aligned}}"
-        visitor.body.append(f"<p>{tex2mathml(formula, as_block=True)}</p>")
+        visitor.body.append(f"<p>{mathml(formula, block=True)}</p>")
     visitor.body.append("</div>\n")
     raise nodes.SkipNode
 
 
 def setup(app: Sphinx) -> None:
-    """Formulas need no script and no network: browsers render MathML themselves."""
-    app.add_html_math_renderer("mathml", (render_math, None), (render_displayed_math, None))
-html_math_renderer = "mathml"
+    """MathML needs neither a script nor a network."""
+    app.connect("autodoc-process-signature", name_types)
+    app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))

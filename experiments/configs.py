@@ -206,6 +206,53 @@ class LowData(Study):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Noise(Study):
+    """The claim "when signals are limited or noisy": wrong labels, and small and large batches.
+
+    In each condition every arm takes the learning rate that is best for it there, out of three
+    around its default, on held-out training images with the same noise.
+
+    Attributes:
+      arms: the first is compared with each of the others.
+      label_noise: shares of wrong training labels, at the default batch size.
+      batch_sizes: images a step, with no wrong labels.
+      tuning_seeds: number of training runs a learning rate in the search, on seeds of their own.
+    """
+
+    dataset: str = "fashion_mnist"
+    arms: tuple[str, ...] = ("full", "gradient_only_wide", "sgd_homeostasis", "adam")
+    label_noise: tuple[float, ...] = (0.0, 0.2, 0.4)
+    batch_sizes: tuple[int, ...] = (16, 128, 512)
+    tuning_seeds: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for rate in self.label_noise:
+            if not 0 <= rate < 1:
+                raise ConfigError(f"label_noise must lie in [0, 1), got {rate}.")
+        for size in (*self.batch_sizes, self.tuning_seeds):
+            if size < 1:
+                raise ConfigError(f"batch_sizes and tuning_seeds must be at least 1, got {size}.")
+
+    def conditions(self) -> list[Workload]:
+        """Each label noise at the default batch size, then each other batch size without noise."""
+        base = self.workload()
+        noisy = [dataclasses.replace(base, label_noise=rate) for rate in self.label_noise]
+        batched = [dataclasses.replace(base, batch_size=size) for size in self.batch_sizes]
+        return list(dict.fromkeys(noisy + batched))
+
+    def search_cells(self, condition: Workload, arm: str, learning_rate: float) -> list[Cell]:
+        """The training runs that judge one learning rate."""
+        held_out = dataclasses.replace(condition, split="validation")
+        seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.tuning_seeds)
+        return [Cell(held_out, arm, learning_rate, seed) for seed in seeds]
+
+    def cells(self, condition: Workload, arm: str, learning_rate: float) -> list[Cell]:
+        """The training runs at the learning rate that was chosen."""
+        return [Cell(condition, arm, learning_rate, seed) for seed in range(self.seeds)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Tune(Study):
     """Learning rates for the fair test: equal budgets for all arms, on held-out training images.
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter, ScalarFormatter
 
 from experiments.optimizers import ABLATIONS, ARMS
 from experiments.records import write_atomically
@@ -239,4 +239,38 @@ def low_data(summary: pd.DataFrame, dataset: str, seeds: int) -> Figure:
             axes.spines[["top", "right"]].set_visible(False)
     grid[0, 0].legend(frameon=False, fontsize=8)
     figure.suptitle(f"{DATASET_TITLES[dataset]}: mean ±1 sd of {seeds} seeds")
+    return figure
+
+
+def noise(summary: pd.DataFrame, dataset: str, seeds: int) -> Figure:
+    """Final accuracy by share of wrong labels and by batch size, every arm at its best rate."""
+    usual_batch = summary.loc[summary["label_noise"] > 0, "batch_size"]
+    panels = {
+        "label_noise": (summary[summary["batch_size"].isin(usual_batch)], "wrong training labels"),
+        "batch_size": (summary[summary["label_noise"] == 0], "images a step"),
+    }
+    figure, line = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for axes, (column, (rows, what)) in zip(line, panels.items(), strict=True):
+        for arm in rows["arm"].unique():
+            of_arm = rows[rows["arm"] == arm].sort_values(column)
+            axes.errorbar(
+                of_arm[column],
+                of_arm["final_accuracy_mean"],
+                yerr=of_arm["final_accuracy_sd"].fillna(0),
+                color=COLOURS[arm],
+                label=ARMS[arm].label,
+                marker=".",
+                capsize=3,
+            )
+        axes.set(xlabel=what, ylabel="final test accuracy (%)")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    line[0].xaxis.set_major_formatter(PercentFormatter(1.0))
+    line[1].set_xscale("log", base=2)
+    line[1].xaxis.set_major_formatter(ScalarFormatter())
+    line[0].legend(frameon=False, fontsize=8)
+    figure.suptitle(
+        f"{DATASET_TITLES[dataset]}: noisy signals, tuned in each condition, "
+        f"mean ±1 sd of {seeds} seeds"
+    )
     return figure

@@ -54,9 +54,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
+        raise RecordError(f"{path} cannot be written: {error.strerror or error}.") from error
+    finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        raise RecordError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 class Records:
@@ -119,8 +120,11 @@ class Records:
 
     def add(self, rows: pd.DataFrame) -> None:
         """Adds the rows of finished cells and writes them down."""
-        rounded = rows.map(
-            lambda x: float(f"{x:.{SIGNIFICANT_DIGITS}g}") if isinstance(x, float) else x
+        measured = rows.columns.difference(CELL_COLUMNS)  # what names a cell keeps all its digits
+        rounded = rows.assign(
+            **rows[measured].map(
+                lambda x: float(f"{x:.{SIGNIFICANT_DIGITS}g}") if isinstance(x, float) else x
+            )
         )
         rounded.insert(0, "study", self._study)
         runs = rounded if self._runs.empty else pd.concat([self._runs, rounded], ignore_index=True)
@@ -160,6 +164,8 @@ class Records:
             manifest = json.loads(path.read_text())
             study, configuration = manifest["study"], manifest["configuration"]
             self._data = manifest["data"]
+            if not isinstance(configuration, dict) or not isinstance(self._data, dict):
+                raise TypeError("configuration and data must be objects")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RecordError(
                 f"{path} is no manifest of a study ({error}); remove it or choose another folder."
@@ -185,16 +191,16 @@ class Records:
         path = self.folder / RUNS
         if not path.exists():
             return pd.DataFrame()
-        text = path.read_text()
-        # A line without its end was cut off; what is left of it must not be taken for a number.
-        whole = text[: text.rfind("\n") + 1]
         try:
+            text = path.read_text()
+            # A line without its end was cut off; what is left of it must not be taken for a number.
+            whole = text[: text.rfind("\n") + 1]
             runs = pd.read_csv(io.StringIO(whole))
             # Made before a setting existed: with what is its default now.
             new = {name: value for name, value in DEFAULTS.items() if name not in runs}
             runs = runs.assign(**new)
             sizes = runs.groupby(CELL_COLUMNS, dropna=False)["epoch"].transform("size")
-        except (ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError) as error:
             raise RecordError(
                 f"{path} is no table of runs ({error}); remove it or choose another folder."
             ) from error
@@ -214,7 +220,7 @@ def _commit() -> str:
             ).stdout.strip()
             for arguments in (
                 ("rev-parse", "HEAD"),
-                ("status", "--porcelain", "--untracked-files=no", "--", "*.py"),
+                ("status", "--porcelain", "--untracked-files=no", "--", ":/*.py"),
             )
         ]
     except (OSError, subprocess.CalledProcessError):

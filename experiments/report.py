@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from experiments.configs import LowData
+from experiments.configs import LowData, Noise, Workload
 from experiments.figures import DATASET_TITLES
 from experiments.hypotheses import Competitor, Hypothesis
 from experiments.optimizers import ARMS
@@ -381,6 +381,70 @@ def low_data_report(
             "p is one-sided, by sign flips, adjusted by Holm over these comparisons.",
             "",
             "![final accuracy and loss by share of the training images](figure.png)",
+            "",
+        ]
+    )
+
+
+def noise_table(
+    summary: pd.DataFrame, gains: Mapping[tuple[Workload, str], PairedComparison]
+) -> Table:
+    """Final accuracy of every arm in each condition, and what the first arm gains on it."""
+    by_condition = {
+        (condition.label_noise, condition.batch_size, arm): gain
+        for (condition, arm), gain in gains.items()
+    }
+    table = [["wrong labels", "batch", "arm", "rate", "final %", "Δ points", "95% interval"]]
+    for row in summary.to_dict("records"):
+        gain = by_condition.get((row["label_noise"], row["batch_size"], row["arm"]))
+        difference = ["", ""]
+        if gain is not None:
+            interval = f"{gain.interval_low:+.2f} to {gain.interval_high:+.2f}"
+            difference = [f"{gain.mean:+.2f}", interval]
+        table.append(
+            [
+                f"{row['label_noise']:.0%}",
+                f"{row['batch_size']}",
+                ARMS[row["arm"]].label,
+                f"{row['learning_rate']:g}",
+                mean_and_sd(row["final_accuracy_mean"], row["final_accuracy_sd"], 2),
+                *difference,
+            ]
+        )
+    return table
+
+
+def noise_report(
+    study: Noise,
+    table: Table,
+    gains: Mapping[tuple[Workload, str], PairedComparison],
+    source: str,
+) -> str:
+    """The report of the study of noisy signals."""
+    adjusted = holm([gain.p_value for gain in gains.values()]).tolist()
+    sentences = [
+        f"- {condition.label_noise:.0%} wrong labels, batches of {condition.batch_size}: "
+        + sentence(ARMS[study.arms[0]].label, ARMS[arm].label, gain, p)
+        for ((condition, arm), gain), p in zip(gains.items(), adjusted, strict=True)
+    ]
+    return "\n".join(
+        [
+            f"# Noisy signals: {DATASET_TITLES[study.dataset]}",
+            "",
+            f"{study.epochs} epochs, {study.seeds} seeds an arm, paired. In each condition every "
+            "arm runs at the best of three learning rates around its default, chosen by "
+            f"{study.tuning_seeds} other seeds on held-out training images with the same noise. "
+            f"Test labels are never changed. Data: {source}.",
+            "",
+            markdown_table(table),
+            "",
+            f"Δ is {ARMS[study.arms[0]].label} minus the row's arm, paired by seed.",
+            "",
+            *sentences,
+            "",
+            "p is one-sided, by sign flips, adjusted by Holm over all these comparisons.",
+            "",
+            "![final accuracy by label noise and batch size](figure.png)",
             "",
         ]
     )

@@ -52,6 +52,7 @@ class Runner:
 
     def __call__(self, cells: Sequence[Cell]) -> pd.DataFrame:
         """The rows of all cells, after training those that are not on record."""
+        cells = list(dict.fromkeys(cells))  # a cell may be wanted for two reasons
         pending = [cell for cell in cells if not self.records.finished(cell)]
         with Progress(
             TextColumn("{task.description}"),

@@ -37,6 +37,16 @@ def first_learning_rates(middle: float) -> list[float]:
     return [grid_value(i) for i in range(index - reach, index + reach + 1)]
 
 
+def near_learning_rates(middle: float) -> list[float]:
+    """A learning rate and its neighbours half a decade away.
+
+    >>> near_learning_rates(0.1)
+    [0.03, 0.1, 0.3]
+    """
+    index = grid_index(middle)
+    return [grid_value(i) for i in (index - 1, index, index + 1)]
+
+
 def next_learning_rate(accuracy: Mapping[float, float], budget: int) -> float | None:
     """The learning rate to try next, or None where the search is over.
 

@@ -11,6 +11,7 @@ from experiments.configs import (
     ConfigError,
     Dynamics,
     LowData,
+    Noise,
     Regime,
     Study,
     Tune,
@@ -20,7 +21,12 @@ from experiments.hypotheses import HYPOTHESES, Competitor, Hypothesis
 from experiments.optimizers import ARMS
 from experiments.records import write_atomically
 from experiments.run import Runner
-from experiments.search import best_learning_rate, first_learning_rates, next_learning_rate
+from experiments.search import (
+    best_learning_rate,
+    first_learning_rates,
+    near_learning_rates,
+    next_learning_rate,
+)
 from experiments.statistics import PairedComparison, holm, paired_comparison
 from experiments.summary import per_cell, summarise
 
@@ -54,7 +60,9 @@ def low_data(study: LowData, runner: Runner) -> report.Table:
         ]
     )
     gains: dict[tuple[str, float], PairedComparison] = {
-        (regime, fraction): _compare_arms(of_regime, fraction, *study.arms[:2])
+        (regime, fraction): _compare_arms(
+            of_regime[of_regime["fraction"] == fraction], *study.arms[:2]
+        )
         for regime, of_regime in rows.items()
         for fraction in study.fractions
         # The whole training set is the same in both regimes: one comparison.
@@ -69,12 +77,9 @@ def low_data(study: LowData, runner: Runner) -> report.Table:
     return table
 
 
-def _compare_arms(
-    rows: pd.DataFrame, fraction: float, treatment: str, control: str
-) -> PairedComparison:
-    """Final accuracies of two arms on a share of the images, paired by seed."""
-    cells = per_cell(rows[rows["fraction"] == fraction])
-    by_seed = cells.pivot(index="seed", columns="arm", values="final_accuracy")
+def _compare_arms(rows: pd.DataFrame, treatment: str, control: str) -> PairedComparison:
+    """Final accuracies of two arms on one workload, paired by seed."""
+    by_seed = per_cell(rows).pivot(index="seed", columns="arm", values="final_accuracy")
     return paired_comparison(by_seed[treatment].to_numpy(), by_seed[control].to_numpy())
 
 
@@ -91,6 +96,50 @@ def dynamics(study: Dynamics, runner: Runner) -> report.Table:
         figures.save(figures.layers(rows, arm), folder / f"layers-{arm}.png")
     source = runner.load(study.workload()).source
     write_atomically(folder / REPORT, report.dynamics_report(rows, table, published, source))
+    return table
+
+
+def noise(study: Noise, runner: Runner) -> report.Table:
+    """Runs the study of noisy signals; returns the table of its results."""
+    rates = {arm: near_learning_rates(ARMS[arm].learning_rate) for arm in study.arms}
+    trials = {
+        (condition, arm, rate): study.search_cells(condition, arm, rate)
+        for condition in study.conditions()
+        for arm in study.arms
+        for rate in rates[arm]
+    }
+    runner([cell for cells in trials.values() for cell in cells])
+    judged = {
+        trial: per_cell(runner.records.rows(cells))["final_accuracy"].mean()
+        for trial, cells in trials.items()
+    }
+    chosen = {
+        (condition, arm): best_learning_rate(
+            {rate: judged[condition, arm, rate] for rate in rates[arm]}
+        )
+        for condition in study.conditions()
+        for arm in study.arms
+    }
+    plan = {
+        condition: [
+            c for arm in study.arms for c in study.cells(condition, arm, chosen[condition, arm])
+        ]
+        for condition in study.conditions()
+    }
+    rows = runner([cell for cells in plan.values() for cell in cells])
+    summary = summarise(rows, ["label_noise", "batch_size", "arm", "learning_rate"])
+    treatment, *controls = study.arms
+    gains = {
+        (condition, control): _compare_arms(runner.records.rows(cells), treatment, control)
+        for condition, cells in plan.items()
+        for control in controls
+    }
+    table = report.noise_table(summary, gains)
+    folder = runner.records.folder
+    write_atomically(folder / SUMMARY, summary.to_csv(index=False))
+    figures.save(figures.noise(summary, study.dataset, study.seeds), folder / FIGURE)
+    source = runner.load(study.workload()).source
+    write_atomically(folder / REPORT, report.noise_report(study, table, gains, source))
     return table
 
 
@@ -207,6 +256,7 @@ STUDIES: dict[str, tuple[type[Study], Callable[..., report.Table]]] = {
     "accuracy": (Accuracy, accuracy),
     "low_data": (LowData, low_data),
     "dynamics": (Dynamics, dynamics),
+    "noise": (Noise, noise),
     "tune": (Tune, tune),
     "verdict": (Verdict, verdict),
 }

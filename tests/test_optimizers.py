@@ -1,0 +1,181 @@
+"""The arms of the studies: what each one is, and what a program may rely on."""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import neuroplastic_optax as npx
+from experiments.optimizers import ARMS, PLASTIC, Training
+from neuroplastic_optax import HomeostasisDiagnostics, PlasticityDiagnostics
+
+TRAINING = Training(steps_per_epoch=3, epochs=4)
+WITH_HOMEOSTASIS = tuple(name for name in ARMS if name.endswith("_homeostasis"))
+PLAIN = ("sgd", "momentum", "adam", "adamw", "rmsprop")
+STEPS = 4
+
+every_arm = pytest.mark.parametrize("name", ARMS)
+
+
+def gradients() -> list[np.ndarray]:
+    return list(np.random.default_rng(0).standard_normal((STEPS, 3, 4)).astype(np.float32))
+
+
+PARAMS = np.random.default_rng(1).standard_normal((3, 4)).astype(np.float32)
+
+
+def parameters_of(optimizer: optax.GradientTransformation) -> np.ndarray:
+    """The parameters after each step, on given gradients."""
+    params, state = jnp.asarray(PARAMS), optimizer.init(jnp.asarray(PARAMS))
+    trajectory = []
+    for gradient in gradients():
+        updates, state = optimizer.update(jnp.asarray(gradient), state, params)
+        params = optax.apply_updates(params, updates)
+        trajectory.append(np.asarray(params))
+    return np.stack(trajectory)
+
+
+class TestRegistry:
+    def test_lists_each_arm_by_its_name(self):
+        assert all(name == arm.name for name, arm in ARMS.items())
+
+    def test_has_the_arms_of_the_paper_and_the_usual_baselines(self):
+        assert set(ARMS) > {"full", "gradient_only", "sgd_homeostasis", *PLAIN}
+
+    def test_labels_tell_the_arms_apart(self):
+        assert len({arm.label for arm in ARMS.values()}) == len(ARMS)
+
+    def test_descriptions_tell_the_arms_apart_and_name_no_place(self):
+        described = [arm.describe() for arm in ARMS.values()]
+        assert len(set(described)) == len(ARMS)
+        assert not any(" at 0x" in text or "/" in text or "<" in text for text in described)
+
+    def test_the_published_method_runs_at_its_published_learning_rate(self):
+        assert ARMS["full"].learning_rate == ARMS["gradient_only"].learning_rate == 0.1
+
+    @pytest.mark.parametrize("field", ["name", "label", "learning_rate"])
+    def test_cannot_be_changed(self, field: str):
+        with pytest.raises(AttributeError):
+            setattr(ARMS["sgd"], field, "other")
+
+
+def plain_steps(name: str, rate: float) -> Iterator[np.ndarray]:
+    """The textbook's updates in float64."""
+    g1 = g2 = np.zeros_like(PARAMS, np.float64)
+    weights = PARAMS.astype(np.float64)
+    for t, gradient in enumerate(gradients(), start=1):
+        g = gradient.astype(np.float64)
+        if name == "sgd":
+            step = g
+        elif name == "momentum":
+            step = g1 = 0.9 * g1 + g
+        elif name == "rmsprop":
+            g2 = 0.99 * g2 + 0.01 * g**2
+            step = g / np.sqrt(g2 + 1e-8)
+        else:
+            g1, g2 = 0.9 * g1 + 0.1 * g, 0.999 * g2 + 0.001 * g**2
+            step = g1 / (1 - 0.9**t) / (np.sqrt(g2 / (1 - 0.999**t)) + 1e-8)
+        decay = 0.01 if name == "adamw" else 0
+        weights = weights - rate * (step + decay * weights)
+        yield weights
+
+
+class TestArms:
+    @pytest.mark.parametrize("name", PLAIN)
+    def test_plain_baselines_are_the_textbook_s(self, name: str):
+        trajectory = parameters_of(ARMS[name].make(0.03, TRAINING))
+        expected = np.stack(list(plain_steps(name, 0.03)))
+        np.testing.assert_allclose(trajectory, expected, rtol=1e-4, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("name", "published"),
+        [
+            (
+                "full",
+                lambda: npx.neuroplastic(
+                    0.1, plasticity_scale=npx.plasticity_warmup(3, warmup_epochs=2, final_scale=2.0)
+                ),
+            ),
+            ("gradient_only", lambda: npx.gradient_only(0.1, min_alpha=0.5, max_alpha=1.5)),
+            (
+                "sgd_homeostasis",
+                lambda: optax.chain(npx.homeostasis(), optax.scale_by_learning_rate(0.1)),
+            ),
+        ],
+    )
+    def test_published_methods_have_their_published_settings(self, name: str, published):
+        trajectory = parameters_of(ARMS[name].make(0.1, TRAINING))
+        np.testing.assert_allclose(trajectory, parameters_of(published()), rtol=1e-6)
+
+    @pytest.mark.parametrize("name", WITH_HOMEOSTASIS)
+    def test_homeostasis_bounds_what_its_base_does(self, name: str):
+        """To norm 1 before the learning rate, but for AdamW's decoupled decay."""
+        decay = 0.01 if name == "adamw_homeostasis" else 0
+        trajectory = np.stack([PARAMS, *parameters_of(ARMS[name].make(1.0, TRAINING))])
+        steps = np.diff(trajectory, axis=0) + decay * trajectory[:-1]
+        assert (np.linalg.norm(steps, axis=(1, 2)) <= 1 + 1e-5).all()
+        assert np.abs(steps).max() > 0.01
+
+    @every_arm
+    def test_move_nothing_at_learning_rate_zero(self, name: str):
+        optimizer = ARMS[name].make(0.0, TRAINING)
+        updates, _ = optimizer.update(jnp.ones((2, 3)), optimizer.init(jnp.ones((2, 3))), PARAMS)
+        assert not jnp.any(updates)
+
+
+class TestWhatAProgramReliesOn:
+    @every_arm
+    @pytest.mark.parametrize("diagnostics", [False, True])
+    def test_states_keep_their_shapes_and_types(self, name: str, diagnostics: bool):
+        """Weak types too: else the second epoch would be compiled again."""
+
+        def start(rate: jax.Array, seed: jax.Array) -> optax.OptState:
+            return self.optimizer(name, rate, seed, diagnostics).init(PARAMS)
+
+        def step(state: optax.OptState, rate: jax.Array, seed: jax.Array) -> optax.OptState:
+            optimizer = self.optimizer(name, rate, seed, diagnostics)
+            return optimizer.update(jnp.asarray(PARAMS), state, jnp.asarray(PARAMS))[1]
+
+        cell = (jnp.float32(0.1), jnp.uint32(0))
+        before = jax.eval_shape(start, *cell)
+        after = jax.eval_shape(step, before, *cell)
+        assert jax.tree.structure(before) == jax.tree.structure(after)
+        for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+            assert (old.shape, old.dtype) == (new.shape, new.dtype)
+            assert old.weak_type == new.weak_type
+
+    @every_arm
+    def test_diagnostics_are_kept_where_there_are_any_and_they_are_asked_for(self, name: str):
+        plasticity = set(PlasticityDiagnostics._fields) - {"per_leaf"}
+        homeostasis = set(HomeostasisDiagnostics._fields)
+        kept = (plasticity if name in PLASTIC else set()) | (
+            set() if name in PLAIN else homeostasis
+        )
+        assert self.kept(name, diagnostics=True) == kept
+        assert self.kept(name, diagnostics=False) == set()
+
+    def kept(self, name: str, *, diagnostics: bool) -> set[str]:
+        optimizer = self.optimizer(name, 0.1, 0, diagnostics)
+        return set(npx.diagnostics(jax.eval_shape(optimizer.init, PARAMS)))
+
+    @pytest.mark.parametrize("name", ["full", "permuted", "random"])
+    def test_a_cell_s_randomness_is_its_own_beside_other_cells(self, name: str):
+        """A program may run its cells together: a seed decides, not the seeds beside it."""
+
+        def update(seed: jax.Array) -> jax.Array:
+            optimizer = self.optimizer(name, 0.1, seed, diagnostics=False)
+            params = jnp.asarray(PARAMS)
+            updates, _ = optimizer.update(jnp.asarray(gradients()[0]), optimizer.init(params))
+            return updates
+
+        seeds = jnp.arange(3, dtype=jnp.uint32)
+        together = jax.jit(jax.vmap(update))(seeds)
+        apart = jax.jit(lambda seeds: jax.lax.map(update, seeds))(seeds)
+        np.testing.assert_allclose(together, apart, rtol=1e-4, atol=1e-6)
+
+    @staticmethod
+    def optimizer(name: str, rate, seed, diagnostics: bool) -> optax.GradientTransformation:
+        return ARMS[name].make(rate, Training(3, 4, diagnostics=diagnostics, seed=seed))

@@ -1,0 +1,290 @@
+"""Running cells: nothing is trained twice, an interruption costs a program at most."""
+
+import functools
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+from flax import nnx
+from rich.console import Console
+
+from experiments import run
+from experiments.configs import Cell, Workload
+from experiments.data import Dataset
+from experiments.models import MLP
+from experiments.records import Records
+from experiments.run import Runner
+from experiments.train import Program, Task
+
+EPOCHS = 2
+WORKLOAD = Workload("mnist", epochs=EPOCHS, batch_size=16)
+ARMS = ("sgd", "momentum")
+SECONDS = ["seconds", "evaluation_seconds"]
+
+
+def images(size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (size, 4, 4, 1), np.uint8)
+    return pixels, rng.integers(0, 10, size).astype(np.int32)
+
+
+DATASET = Dataset("tiny", *images(70, 0), *images(20, 1), source="made up")
+
+
+def cells(*arms: str, seeds: int, learning_rate: float = 0.1) -> list[Cell]:
+    return [Cell(WORKLOAD, arm, learning_rate, seed) for arm in arms for seed in range(seeds)]
+
+
+class Watched:
+    """A program that counts the epochs of its cells, and can be interrupted."""
+
+    def __init__(self, program: Program, watch: "Watch") -> None:
+        self._program, self._watch = program, watch
+        self.compile, self.init = program.compile, program.init
+        self.evaluate = program.evaluate
+
+    @property
+    def width(self) -> int:
+        """Twice the number of devices, so that a few seeds need padding on any machine."""
+        return 2 * self._program.width
+
+    def train_epoch(self, state, seeds: np.ndarray, learning_rates: np.ndarray):
+        self._watch.epochs.append(seeds.tolist())
+        if len(self._watch.epochs) == self._watch.interrupt_at:
+            raise KeyboardInterrupt
+        return self._program.train_epoch(state, seeds, learning_rates)
+
+
+class Watch:
+    """What was trained since the last reset: for each epoch of a program its cells' seeds."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self, interrupt_at: int | None = None) -> None:
+        self.epochs: list[list[int]] = []
+        self.interrupt_at = interrupt_at
+
+
+def tiny_task(workload: Workload, dataset: Dataset) -> Task:
+    """A linear model in place of the paper's."""
+    features = dataset.train_images[0].size
+
+    def model(rngs: nnx.Rngs) -> nnx.Module:
+        return MLP(features, (), rngs=rngs)
+
+    def preprocess(pixels: jax.Array, key: jax.Array | None) -> jax.Array:
+        del key
+        return pixels.astype(jnp.float32) / 255
+
+    return Task(model, preprocess, workload.batch_size)
+
+
+@pytest.fixture(scope="module")
+def watch() -> Iterator[Watch]:
+    """All tests share the programs, and so their compilation."""
+    watch = Watch()
+
+    @functools.cache
+    def program(optimizer: Callable, epochs: int) -> Program:
+        task = tiny_task(WORKLOAD, DATASET)
+        train = (DATASET.train_images, DATASET.train_labels)
+        test = (DATASET.test_images, DATASET.test_labels)
+        return Program(task, optimizer, run.Arrays(*train), run.Arrays(*test), epochs=epochs)
+
+    def watched(task: Task, optimizer: Callable, *_: object, epochs: int, **__: object) -> Watched:
+        assert task.batch_size == WORKLOAD.batch_size
+        return Watched(program(optimizer, epochs), watch)
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "Program", watched)
+        patch.setattr(run.tasks, "make_task", tiny_task)
+        yield watch
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(autouse=True)
+def _fresh(watch: Watch) -> None:
+    watch.reset()
+
+
+def train(folder: Path, wanted: list[Cell]) -> pd.DataFrame:
+    with Records(folder, "accuracy", {}) as records:
+        return Runner(records, lambda _: DATASET, Console(file=io.StringIO()))(wanted)
+
+
+def recorded(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "runs.csv")
+
+
+def assert_same_but_for_seconds(one: pd.DataFrame, other: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(
+        one.drop(columns=SECONDS), other.drop(columns=SECONDS), check_exact=True
+    )
+
+
+class TestRows:
+    def test_are_one_an_epoch_of_every_cell(self, tmp_path: Path):
+        wanted = cells(*ARMS, seeds=3)
+        rows = train(tmp_path, wanted)
+        assert list(zip(rows["arm"], rows["seed"], rows["epoch"], strict=True)) == [
+            (cell.arm, cell.seed, epoch) for cell in wanted for epoch in (1, 2)
+        ]
+        assert (rows[SECONDS] >= 0).all(axis=None)
+        assert rows["test_accuracy"].between(0, 1).all()
+
+    def test_differ_by_arm_and_seed_and_epoch(self, tmp_path: Path):
+        rows = train(tmp_path, cells(*ARMS, seeds=3))
+        assert rows["train_loss"].nunique() == len(rows)
+
+    def test_do_not_hold_the_cells_that_only_fill_a_program(self, tmp_path: Path, watch: Watch):
+        rows = train(tmp_path, cells("sgd", seeds=1))
+        assert len(watch.epochs[0]) > 1
+        assert set(watch.epochs[0]) == {0}
+        assert len(rows) == len(recorded(tmp_path)) == EPOCHS
+
+    def test_do_not_depend_on_the_cells_beside_them(self, tmp_path: Path):
+        alone = train(tmp_path / "alone", cells("sgd", seeds=1))
+        among = train(tmp_path / "among", cells("sgd", seeds=3))
+        assert_same_but_for_seconds(alone, among.iloc[:EPOCHS])
+
+    def test_of_several_learning_rates_of_an_arm_come_from_one_program(
+        self, tmp_path: Path, watch: Watch
+    ):
+        slow, fast = (cells("sgd", seeds=1, learning_rate=rate) for rate in (0.01, 0.5))
+        rows = train(tmp_path, slow + fast)
+        assert len(watch.epochs) == EPOCHS
+        assert_same_but_for_seconds(
+            rows.iloc[EPOCHS:].reset_index(drop=True), train(tmp_path / "fast", fast)
+        )
+
+
+class TestFinishedCells:
+    def test_are_not_trained_again(self, tmp_path: Path, watch: Watch):
+        wanted = cells(*ARMS, seeds=2)
+        first = train(tmp_path, wanted)
+        content = (tmp_path / "runs.csv").read_bytes()
+        watch.reset()
+        pd.testing.assert_frame_equal(train(tmp_path, wanted), first)
+        assert watch.epochs == []
+        assert (tmp_path / "runs.csv").read_bytes() == content
+
+    def test_are_not_trained_twice_where_they_are_wanted_twice(self, tmp_path: Path, watch: Watch):
+        one, other = (cells(arm, seeds=1) for arm in ARMS)
+        rows = train(tmp_path, one + other + one)
+        assert len(watch.epochs) == 2 * EPOCHS
+        assert len(recorded(tmp_path)) == 2 * EPOCHS
+        assert set(rows["arm"]) == set(ARMS)
+        watch.reset()
+        train(tmp_path, one + other)
+        assert watch.epochs == []
+
+    def test_are_kept_where_seeds_are_added(self, tmp_path: Path, watch: Watch):
+        train(tmp_path, cells("sgd", seeds=1))
+        kept = recorded(tmp_path)
+        watch.reset()
+        rows = train(tmp_path, cells("sgd", seeds=3))
+        assert [set(seeds) for seeds in watch.epochs] == [{1, 2}] * EPOCHS
+        pd.testing.assert_frame_equal(recorded(tmp_path).iloc[:EPOCHS], kept)
+        assert_same_but_for_seconds(rows, train(tmp_path / "whole", cells("sgd", seeds=3)))
+
+    def test_are_kept_where_arms_are_added(self, tmp_path: Path, watch: Watch):
+        train(tmp_path, cells("momentum", seeds=2))
+        watch.reset()
+        rows = train(tmp_path, cells(*ARMS, seeds=2))
+        assert len(watch.epochs) == EPOCHS
+        assert rows["arm"].tolist() == ["sgd"] * 2 * EPOCHS + ["momentum"] * 2 * EPOCHS
+
+    def test_stay_on_record_where_seeds_and_arms_are_taken_away(self, tmp_path: Path):
+        train(tmp_path, cells(*ARMS, seeds=2))
+        assert len(train(tmp_path, cells("sgd", seeds=1))) == EPOCHS
+        assert len(recorded(tmp_path)) == 4 * EPOCHS
+
+
+class TestInterruptedStudy:
+    @pytest.fixture
+    def whole(self, tmp_path: Path) -> Path:
+        """A study that was not interrupted."""
+        train(tmp_path / "whole", cells(*ARMS, seeds=2))
+        return tmp_path / "whole"
+
+    @pytest.mark.parametrize(("epoch", "kept"), [(1, 0), (2, 0), (3, 1), (4, 1)])
+    def test_goes_on_to_the_same_records(
+        self, epoch: int, kept: int, whole: Path, tmp_path: Path, watch: Watch
+    ):
+        """Of two arms with two epochs; a part of an arm leaves nothing."""
+        folder, wanted = tmp_path / "interrupted", cells(*ARMS, seeds=2)
+        watch.reset(interrupt_at=epoch)
+        with pytest.raises(KeyboardInterrupt):
+            train(folder, wanted)
+        assert (folder / "runs.csv").exists() == bool(kept)
+        if kept:
+            assert set(recorded(folder)["arm"]) == {"sgd"}
+        watch.reset()
+        train(folder, wanted)
+        assert len(watch.epochs) == (2 - kept) * EPOCHS
+        assert_same_but_for_seconds(recorded(folder), recorded(whole))
+
+    def test_keeps_the_programs_of_an_arm_that_were_finished(
+        self, tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(run, "MAX_ROUNDS", 1)
+        width = 2 * len(jax.devices())
+        wanted = cells("sgd", seeds=width + 1)
+        watch.reset(interrupt_at=EPOCHS + 1)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, wanted)
+        assert sorted(recorded(tmp_path)["seed"].unique()) == list(range(width))
+        watch.reset()
+        train(tmp_path, wanted)
+        assert [set(seeds) for seeds in watch.epochs] == [{width}] * EPOCHS
+        assert sorted(recorded(tmp_path)["seed"].unique()) == list(range(width + 1))
+
+
+class TestData:
+    def test_is_loaded_once_and_noted_with_its_checksum(self, tmp_path: Path):
+        loaded = []
+
+        def load(workload: Workload) -> Dataset:
+            loaded.append(workload)
+            return DATASET
+
+        with Records(tmp_path, "accuracy", {}) as records:
+            Runner(records, load, Console(file=io.StringIO()))(cells(*ARMS, seeds=1))
+        assert loaded == [WORKLOAD]
+        with Records(tmp_path, "accuracy", {}) as records:
+            records.write_manifest()
+        manifest = pd.read_json(tmp_path / "manifest.json", typ="series")
+        assert manifest["data"] == {
+            "tiny": {
+                "source": "made up",
+                "checksum": DATASET.checksum,
+                "train": 70,
+                "evaluated": 20,
+            }
+        }
+
+    def test_is_not_loaded_where_everything_is_on_record(self, tmp_path: Path):
+        def load(_: Workload) -> Dataset:
+            raise AssertionError
+
+        train(tmp_path, cells("sgd", seeds=1))
+        with Records(tmp_path, "accuracy", {}) as records:
+            Runner(records, load, Console(file=io.StringIO()))(cells("sgd", seeds=1))
+
+
+class TestProgress:
+    def test_counts_the_epochs_of_all_cells_in_a_log(self, tmp_path: Path):
+        train(tmp_path, cells("sgd", seeds=2))
+        log = io.StringIO()
+        with Records(tmp_path, "accuracy", {}) as records:
+            console = Console(file=log, width=200)
+            Runner(records, lambda _: DATASET, console)(cells(*ARMS, seeds=2))
+        assert "8/8 epochs" in log.getvalue()
+        assert "mnist: SGD momentum" in log.getvalue()
