@@ -30,14 +30,15 @@ def permuted(alpha: jax.Array, gradient: jax.Array, key: jax.Array) -> jax.Array
     The same values, on other coordinates: all that α says about which coordinate is lost.
     """
     del gradient
-    shift = jax.random.randint(key, (), 0, max(alpha.size, 1))
+    shift = _drawn_alone(lambda key: jax.random.randint(key, (), 0, max(alpha.size, 1)), key)
     return jnp.roll(alpha.ravel(), shift).reshape(alpha.shape)
 
 
 def randomised(alpha: jax.Array, gradient: jax.Array, key: jax.Array) -> jax.Array:
     """Normal noise with α's mean and variance in the leaf."""
     del gradient
-    return jnp.mean(alpha) + jnp.std(alpha) * jax.random.normal(key, alpha.shape, alpha.dtype)
+    noise = _drawn_alone(lambda key: jax.random.normal(key, alpha.shape, alpha.dtype), key)
+    return jnp.mean(alpha) + jnp.std(alpha) * noise
 
 
 def norm_matched(alpha: jax.Array, gradient: jax.Array, key: jax.Array) -> jax.Array:
@@ -45,6 +46,11 @@ def norm_matched(alpha: jax.Array, gradient: jax.Array, key: jax.Array) -> jax.A
     del key
     norm = jnp.linalg.norm(alpha * gradient) / jnp.maximum(jnp.linalg.norm(gradient), 1e-30)
     return jnp.broadcast_to(norm, alpha.shape)
+
+
+def _drawn_alone(draw: Callable[[jax.Array], jax.Array], key: jax.Array) -> jax.Array:
+    """``draw(key)``; for a batch of keys one by one: XLA's generator would look at the first only."""
+    return jax.custom_batching.sequential_vmap(draw)(key)
 
 
 def scale_by_control(

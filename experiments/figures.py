@@ -265,7 +265,7 @@ def noise(summary: pd.DataFrame, dataset: str, seeds: int) -> Figure:
         axes.set(xlabel=what, ylabel="final test accuracy (%)")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    line[0].xaxis.set_major_formatter(PercentFormatter(1.0))
+    line[0].xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     line[1].set_xscale("log", base=2)
     line[1].xaxis.set_major_formatter(ScalarFormatter())
     line[0].legend(frameon=False, fontsize=8)

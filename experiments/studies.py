@@ -8,6 +8,7 @@ import pandas as pd
 from experiments import figures, reference, report
 from experiments.configs import (
     Accuracy,
+    Cell,
     ConfigError,
     Dynamics,
     LowData,
@@ -16,6 +17,7 @@ from experiments.configs import (
     Study,
     Tune,
     Verdict,
+    Workload,
 )
 from experiments.hypotheses import HYPOTHESES, Competitor, Hypothesis
 from experiments.optimizers import ARMS
@@ -120,12 +122,9 @@ def noise(study: Noise, runner: Runner) -> report.Table:
         for condition in study.conditions()
         for arm in study.arms
     }
-    plan = {
-        condition: [
-            c for arm in study.arms for c in study.cells(condition, arm, chosen[condition, arm])
-        ]
-        for condition in study.conditions()
-    }
+    plan: dict[Workload, list[Cell]] = {condition: [] for condition in study.conditions()}
+    for (condition, arm), rate in chosen.items():
+        plan[condition] += study.cells(condition, arm, rate)
     rows = runner([cell for cells in plan.values() for cell in cells])
     summary = summarise(rows, ["label_noise", "batch_size", "arm", "learning_rate"])
     treatment, *controls = study.arms
