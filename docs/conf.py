@@ -1,5 +1,6 @@
 """Sphinx settings: pages in Markdown, the API from docstrings, formulas as MathML."""
 
+import re
 from importlib import metadata
 from typing import Any
 
@@ -11,7 +12,7 @@ from jax.typing import ArrayLike, DTypeLike
 from sphinx.application import Sphinx
 from sphinx.util.typing import stringify_annotation
 
-from neuroplastic_optax import _alias, _plasticity, _scopes
+from neuroplastic_optax import _plasticity
 
 project = "neuroplastic-optax"
 version = release = metadata.version(project)
@@ -22,6 +23,7 @@ myst_heading_anchors = 3
 
 html_theme = "furo"
 html_title = project
+html_show_copyright = False
 html_static_path = ["math.css"]
 html_css_files = ["math.css"]
 html_math_renderer = "mathml"
@@ -30,7 +32,9 @@ default_role = "py:obj"
 nitpicky = True
 # Names of other projects: to look them up would take a network.
 nitpick_ignore_regex = [(r"py:.*", r"(jax|jaxlib|numpy|optax|collections|typing)\..*")]
-nitpick_ignore = [("py:class", name) for name in ("ArrayLike", "DTypeLike")]
+nitpick_ignore = [
+    ("py:class", name) for name in ("ArrayLike", "ArrayTree", "DTypeLike", "ScalarOrSchedule")
+]
 
 napoleon_use_rtype = False
 python_maximum_signature_line_length = 88
@@ -39,9 +43,7 @@ python_maximum_signature_line_length = 88
 ALIASES = {
     stringify_annotation(alias, "smart"): name
     for name, alias in (
-        ("Mask", _alias.Mask),
-        ("~collections.abc.Callable[[optax.Params], ~typing.Any]", _scopes.MaskFn),
-        ("~optax.Params", optax.Params),
+        ("ArrayTree", optax.Params),  # and optax.Updates, and optax.OptState
         ("~optax.Schedule", optax.Schedule),
         ("ScalarOrSchedule", _plasticity.ScalarOrSchedule),
         ("ArrayLike", ArrayLike),
@@ -64,6 +66,7 @@ def name_types(
 
 def mathml(formula: str, *, block: bool = False) -> str:
     """A formula as MathML; one that cannot be read is an error and ends the build."""
+    formula = re.sub(r"frac(\d)(\d)", r"frac{\1}{\2}", formula)  # docutils reads 12 as one number
     # Bars are operators by default, with space on both sides; in these pages they are fences.
     return tex2mathml(formula, as_block=block).replace(
         '<mo stretchy="false">|</mo>', '<mo stretchy="false" lspace="0" rspace="0">|</mo>'

@@ -49,7 +49,7 @@ def norm_matched(alpha: jax.Array, gradient: jax.Array, key: jax.Array) -> jax.A
 
 
 def _drawn_alone(draw: Callable[[jax.Array], jax.Array], key: jax.Array) -> jax.Array:
-    """``draw(key)``; for a batch of keys one by one: XLA's generator would look at the first only."""
+    """``draw(key)``; a batch one by one, since XLA's generator would use its first key for all."""
     return jax.custom_batching.sequential_vmap(draw)(key)
 
 

@@ -91,7 +91,7 @@ class Records:
             raise RecordError(f"{folder} is in use by another process; wait for it.") from None
         try:
             self._check_manifest()
-            self._runs = self._read_runs()
+            self._runs = read_runs(folder / RUNS)
         except BaseException:
             self._lock.close()
             raise
@@ -187,24 +187,29 @@ class Records:
                 "Choose another folder."
             )
 
-    def _read_runs(self) -> pd.DataFrame:
-        path = self.folder / RUNS
-        if not path.exists():
-            return pd.DataFrame()
-        try:
-            text = path.read_text()
-            # A line without its end was cut off; what is left of it must not be taken for a number.
-            whole = text[: text.rfind("\n") + 1]
-            runs = pd.read_csv(io.StringIO(whole))
-            # Made before a setting existed: with what is its default now.
-            new = {name: value for name, value in DEFAULTS.items() if name not in runs}
-            runs = runs.assign(**new)
-            sizes = runs.groupby(CELL_COLUMNS, dropna=False)["epoch"].transform("size")
-        except (OSError, ValueError, KeyError) as error:
-            raise RecordError(
-                f"{path} is no table of runs ({error}); remove it or choose another folder."
-            ) from error
-        return runs[sizes == runs["epochs"]].reset_index(drop=True)
+
+def read_runs(path: Path) -> pd.DataFrame:
+    """The rows of whole cells in a table of runs; none where there is no file.
+
+    A line without its end was cut off, and what is left of it must not be taken for a number: it
+    goes, with what else there is of its cell. A setting that did not exist when the table was made
+    has what is its default now.
+
+    Raises:
+      RecordError: the file is not such a table.
+    """
+    if not path.exists():
+        return pd.DataFrame()
+    try:
+        text = path.read_text()
+        runs = pd.read_csv(io.StringIO(text[: text.rfind("\n") + 1]))
+        runs = runs.assign(**{name: DEFAULTS[name] for name in DEFAULTS.keys() - set(runs)})
+        sizes = runs.groupby(CELL_COLUMNS, dropna=False)["epoch"].transform("size")
+    except (OSError, ValueError, KeyError) as error:
+        raise RecordError(
+            f"{path} is no table of runs ({error}); remove it or choose another folder."
+        ) from error
+    return runs[sizes == runs["epochs"]].reset_index(drop=True)
 
 
 def _commit() -> str:

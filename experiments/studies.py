@@ -30,7 +30,7 @@ from experiments.search import (
     next_learning_rate,
 )
 from experiments.statistics import PairedComparison, holm, paired_comparison
-from experiments.summary import per_cell, summarise
+from experiments.summary import compare_arms, per_cell, summarise
 
 SUMMARY, FIGURE, REPORT, SELECTIONS = "summary.csv", "figure.png", "report.md", "selections.csv"
 COMPARISONS = "comparisons.csv"
@@ -62,7 +62,7 @@ def low_data(study: LowData, runner: Runner) -> report.Table:
         ]
     )
     gains: dict[tuple[str, float], PairedComparison] = {
-        (regime, fraction): _compare_arms(
+        (regime, fraction): compare_arms(
             of_regime[of_regime["fraction"] == fraction], *study.arms[:2]
         )
         for regime, of_regime in rows.items()
@@ -77,12 +77,6 @@ def low_data(study: LowData, runner: Runner) -> report.Table:
     source = runner.load(study.workload()).source
     write_atomically(folder / REPORT, report.low_data_report(study, table, gains, source))
     return table
-
-
-def _compare_arms(rows: pd.DataFrame, treatment: str, control: str) -> PairedComparison:
-    """Final accuracies of two arms on one workload, paired by seed."""
-    by_seed = per_cell(rows).pivot(index="seed", columns="arm", values="final_accuracy")
-    return paired_comparison(by_seed[treatment].to_numpy(), by_seed[control].to_numpy())
 
 
 def dynamics(study: Dynamics, runner: Runner) -> report.Table:
@@ -129,7 +123,7 @@ def noise(study: Noise, runner: Runner) -> report.Table:
     summary = summarise(rows, ["label_noise", "batch_size", "arm", "learning_rate"])
     treatment, *controls = study.arms
     gains = {
-        (condition, control): _compare_arms(runner.records.rows(cells), treatment, control)
+        (condition, control): compare_arms(runner.records.rows(cells), treatment, control)
         for condition, cells in plan.items()
         for control in controls
     }

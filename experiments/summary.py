@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.records import CELL_COLUMNS
+from experiments.statistics import PairedComparison, paired_comparison
 
 
 def summarise(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -31,17 +32,26 @@ def summarise(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 def per_cell(rows: pd.DataFrame) -> pd.DataFrame:
     """One row a cell: final and best accuracy in percent, final losses, seconds, whether diverged.
 
-    The best accuracy is over all epochs; picking it uses the evaluated images.
+    The best accuracy is over all epochs; picking it uses the evaluated images. A loss that is not a
+    number counts as infinite, so that no mean leaves it out.
     """
     cells = rows.groupby(CELL_COLUMNS, sort=False, dropna=False)
     table = pd.DataFrame(
         {
             "final_accuracy": 100 * cells["test_accuracy"].last(),
             "best_accuracy": 100 * cells["test_accuracy"].max(),
-            "final_loss": cells["test_loss"].apply(lambda loss: loss.iloc[-1]),
-            "final_train_loss": cells["train_loss"].apply(lambda loss: loss.iloc[-1]),
+            "final_loss": cells["test_loss"].apply(lambda loss: loss.iloc[-1]).fillna(np.inf),
+            "final_train_loss": cells["train_loss"]
+            .apply(lambda loss: loss.iloc[-1])
+            .fillna(np.inf),
             "seconds": cells["seconds"].sum(),
         }
     )
     table["diverged"] = ~np.isfinite(table["final_loss"]) | ~np.isfinite(table["final_train_loss"])
     return table.reset_index()
+
+
+def compare_arms(rows: pd.DataFrame, treatment: str, control: str) -> PairedComparison:
+    """Final accuracies of two arms, each on one workload at one learning rate, paired by seed."""
+    by_seed = per_cell(rows).pivot(index="seed", columns="arm", values="final_accuracy")
+    return paired_comparison(by_seed[treatment].to_numpy(), by_seed[control].to_numpy())

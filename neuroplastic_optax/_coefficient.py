@@ -65,10 +65,9 @@ def coefficient(
     alpha_full = jnp.clip(mixed, min_alpha, max_alpha)
     # α_grad + γ (α_full − α_grad) from the nearer end: exact at γ = 0, at γ = 1, and where the two
     # coefficients agree, as at a common bound.
-    near_full = jnp.asarray(plasticity_scale) > 0.5
-    nearer = jnp.where(near_full, alpha_full, alpha_grad)
-    rest = jnp.where(near_full, plasticity_scale - 1, plasticity_scale)
-    alpha = nearer + rest * (alpha_full - alpha_grad)
+    nearer = jnp.where(jnp.asarray(plasticity_scale) > 0.5, 1.0, 0.0)
+    end = nearer * alpha_full + (1 - nearer) * alpha_grad
+    alpha = end + (plasticity_scale - nearer) * (alpha_full - alpha_grad)
     return Coefficient(jnp.asarray(alpha, dtype), alpha_grad.astype(dtype))
 
 

@@ -21,10 +21,8 @@ class HomeostasisState(NamedTuple):
 
 
 def norm_of(x: jax.Array) -> jax.Array:
-    """The 2-norm over all entries of an array, with derivative 0 where it is 0."""
-    squared = jnp.sum(jnp.square(x))
-    zero = squared == 0
-    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, squared)))
+    """The 2-norm over all entries of an array; its floor keeps the derivative finite at zero."""
+    return jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(x)), jnp.finfo(x.dtype).tiny))
 
 
 def norm_bound(norm: jax.Array, limit: ArrayLike, eps: ArrayLike) -> jax.Array:

@@ -121,8 +121,8 @@ class TestArms:
 
     @every_arm
     def test_move_nothing_at_learning_rate_zero(self, name: str):
-        optimizer = ARMS[name].make(0.0, TRAINING)
-        updates, _ = optimizer.update(jnp.ones((2, 3)), optimizer.init(jnp.ones((2, 3))), PARAMS)
+        optimizer, params = ARMS[name].make(0.0, TRAINING), jnp.asarray(PARAMS)
+        updates, _ = optimizer.update(params, optimizer.init(params), params)
         assert not jnp.any(updates)
 
 
@@ -167,9 +167,8 @@ class TestWhatAProgramReliesOn:
 
         def update(seed: jax.Array) -> jax.Array:
             optimizer = self.optimizer(name, 0.1, seed, diagnostics=False)
-            params = jnp.asarray(PARAMS)
-            updates, _ = optimizer.update(jnp.asarray(gradients()[0]), optimizer.init(params))
-            return updates
+            params, gradient = jnp.asarray(PARAMS), jnp.asarray(gradients()[0])
+            return optimizer.update(gradient, optimizer.init(params), params)[0]
 
         seeds = jnp.arange(3, dtype=jnp.uint32)
         together = jax.jit(jax.vmap(update))(seeds)

@@ -1,0 +1,139 @@
+"""Figures: pictures of the records, an arm in the same colour everywhere, nothing left open."""
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.colors
+import matplotlib.image
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments.configs import Cell, Workload
+from experiments.data import DATASETS
+from experiments.figures import COLOURS, DATASET_TITLES, accuracy_by_epoch, save
+from experiments.optimizers import ARMS
+from experiments.records import RecordError
+
+
+def rows_of(*arms: str, seeds: int = 3, epochs: int = 4) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    workload = Workload("mnist", epochs=epochs)
+    return pd.DataFrame(
+        [
+            {
+                **Cell(workload, arm, 0.1, seed).fields(),
+                "epoch": epoch,
+                "test_accuracy": rng.random(),
+            }
+            for arm in arms
+            for seed in range(seeds)
+            for epoch in range(1, epochs + 1)
+        ]
+    )
+
+
+@pytest.fixture(autouse=True)
+def _no_figure_stays_open() -> Iterator[None]:
+    settings = dict(mpl.rcParams)
+    assert plt.get_fignums() == []
+    yield
+    assert dict(mpl.rcParams) == settings
+    plt.close("all")
+
+
+class TestColours:
+    def test_every_arm_has_one(self):
+        assert set(COLOURS) == set(ARMS)
+        assert all(matplotlib.colors.is_color_like(colour) for colour in COLOURS.values())
+
+    def test_the_arms_of_the_paper_s_figure_are_told_apart(self):
+        arms = ("full", "gradient_only", "sgd", "sgd_homeostasis", "momentum", "adam", "adamw")
+        assert len({COLOURS[arm] for arm in (*arms, "rmsprop")}) == 8
+
+    def test_every_data_set_has_a_title(self):
+        assert set(DATASET_TITLES) == set(DATASETS)
+
+    @pytest.mark.parametrize("arms", [("full", "sgd", "adam"), ("adam", "full"), ("sgd",)])
+    def test_an_arm_has_the_same_one_in_any_company(self, arms: tuple[str, ...]):
+        (axes,) = accuracy_by_epoch(rows_of(*arms)).axes
+        lines = {line.get_label(): line.get_color() for line in axes.get_lines()}
+        assert lines == {ARMS[arm].label: COLOURS[arm] for arm in arms}
+
+
+class TestAccuracyByEpoch:
+    def test_draws_the_mean_of_the_rows_in_percent(self):
+        rows = rows_of("sgd", "adam")
+        (axes,) = accuracy_by_epoch(rows).axes
+        for arm, line in zip(("sgd", "adam"), axes.get_lines(), strict=True):
+            accuracy = rows.loc[rows["arm"] == arm, "test_accuracy"].to_numpy().reshape(3, 4)
+            np.testing.assert_allclose(line.get_xdata(), [1, 2, 3, 4])
+            np.testing.assert_allclose(line.get_ydata(), 100 * accuracy.mean(axis=0))
+
+    def test_draws_a_band_of_one_standard_deviation(self):
+        rows = rows_of("sgd")
+        (axes,) = accuracy_by_epoch(rows).axes
+        (band,) = axes.collections
+        percent = 100 * rows["test_accuracy"].to_numpy().reshape(3, 4)
+        mean, sd = percent.mean(axis=0), percent.std(axis=0, ddof=1)
+        corners = band.get_paths()[0].vertices
+        for epoch in range(4):
+            heights = corners[corners[:, 0] == epoch + 1, 1]
+            assert heights.min() == pytest.approx(mean[epoch] - sd[epoch])
+            assert heights.max() == pytest.approx(mean[epoch] + sd[epoch])
+
+    def test_does_not_depend_on_the_order_of_the_rows(self):
+        rows = rows_of("sgd")
+        one, other = (
+            accuracy_by_epoch(r).axes[0].get_lines()[0].get_ydata()
+            for r in (rows, rows.sample(frac=1, random_state=0))
+        )
+        np.testing.assert_allclose(one, other)
+
+    def test_names_data_axes_and_arms(self):
+        (axes,) = accuracy_by_epoch(rows_of("sgd")).axes
+        assert axes.get_xlabel() == "epoch"
+        assert axes.get_ylabel() == "test accuracy (%)"
+        assert "MNIST" in axes.get_title()
+        assert "3 seeds" in axes.get_title()
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == ["SGD"]
+
+    @pytest.mark.parametrize(("seeds", "epochs"), [(1, 4), (3, 1), (1, 1)])
+    def test_draws_one_seed_and_one_epoch(self, seeds: int, epochs: int, tmp_path: Path):
+        figure = accuracy_by_epoch(rows_of("sgd", seeds=seeds, epochs=epochs))
+        if seeds == 1:
+            assert "one seed" in figure.axes[0].get_title()
+        save(figure, tmp_path / "figure.png")
+
+    def test_leaves_the_rows_as_they_are(self):
+        rows = rows_of("sgd")
+        before = rows.copy()
+        accuracy_by_epoch(rows)
+        pd.testing.assert_frame_equal(rows, before)
+
+
+class TestSave:
+    def test_writes_a_png_of_a_sensible_size_and_closes_the_figure(self, tmp_path: Path):
+        save(accuracy_by_epoch(rows_of("full", "sgd")), tmp_path / "figure.png")
+        content = (tmp_path / "figure.png").read_bytes()
+        assert content.startswith(b"\x89PNG\r\n\x1a\n")
+        assert 10_000 < len(content) < 1_000_000
+        height, width, _ = matplotlib.image.imread(io.BytesIO(content)).shape
+        assert 1000 <= width <= 2000
+        assert 500 <= height <= width
+        assert plt.get_fignums() == []
+        assert os.listdir(tmp_path) == ["figure.png"]
+
+    def test_writes_the_same_bytes_for_the_same_rows(self, tmp_path: Path):
+        for name in ("one.png", "other.png"):
+            save(accuracy_by_epoch(rows_of("sgd")), tmp_path / name)
+        assert (tmp_path / "one.png").read_bytes() == (tmp_path / "other.png").read_bytes()
+
+    def test_closes_the_figure_where_it_cannot_be_written(self, tmp_path: Path):
+        with pytest.raises(RecordError, match="cannot be written"):
+            save(accuracy_by_epoch(rows_of("sgd")), tmp_path / "absent/figure.png")
+        assert plt.get_fignums() == []

@@ -1,0 +1,387 @@
+"""The studies, from settings to files, with a made-up outcome in place of training."""
+
+import io
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from experiments import __main__ as command_line
+from experiments import run, tasks
+from experiments.configs import (
+    Accuracy,
+    ConfigError,
+    Dynamics,
+    LowData,
+    Noise,
+    Study,
+    Tune,
+    Verdict,
+)
+from experiments.data import Dataset
+from experiments.hypotheses import HYPOTHESES
+from experiments.optimizers import ARMS, PLASTIC
+from experiments.statistics import holm, paired_comparison
+from experiments.train import Arrays, Task
+
+IMAGES = 120
+BEST_RATES = {"full": 0.3, "sgd": 0.003, "adam": 0.001}  # of others: their default
+STATISTICS = (
+    "alpha_mean",
+    "alpha_std",
+    "alpha_min",
+    "alpha_max",
+    "fraction_at_min",
+    "fraction_at_max",
+    "fraction_negative",
+    "raw_gradient_norm",
+    "modulated_update_norm",
+)
+NORMS = ("raw_update_norm", "effective_update_norm")
+LEAVES = ("hidden/0/kernel", "hidden/0/bias", "head/kernel", "head/bias")
+
+
+def dataset(name: str = "tiny") -> Dataset:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (IMAGES + 40, 4, 4, 1), np.uint8)
+    labels = np.arange(IMAGES + 40, dtype=np.int32) % 10
+    return Dataset(name, pixels[:IMAGES], labels[:IMAGES], pixels[IMAGES:], labels[IMAGES:], "IDX")
+
+
+class Outcome:
+    """In place of a program: an accuracy for each arm, learning rate and seed.
+
+    It falls by a point for each half decade between the learning rate and the arm's best one, and
+    has an effect of the seed that all arms share and one of their own.
+    """
+
+    trained: int = 0  # epochs of cells
+
+    def __init__(
+        self,
+        task: Task,
+        optimizer: object,
+        train: Arrays,
+        test: Arrays,
+        *,
+        epochs: int,
+        diagnostics: bool | str,
+    ) -> None:
+        del task, test
+        self.width = 4
+        (self.arm,) = (arm.name for arm in ARMS.values() if arm.make is optimizer)
+        self.images, self.epochs, self.diagnostics = len(train.labels), epochs, diagnostics
+
+    def compile(self, *_: np.ndarray) -> None: ...
+
+    def init(self, seeds: np.ndarray, learning_rates: np.ndarray) -> SimpleNamespace:
+        return SimpleNamespace(epoch=0, seeds=seeds, rates=learning_rates)
+
+    def train_epoch(
+        self, state: SimpleNamespace, seeds: np.ndarray, learning_rates: np.ndarray
+    ) -> tuple[SimpleNamespace, dict[str, np.ndarray]]:
+        assert (state.seeds == seeds).all()
+        assert (state.rates == learning_rates).all()
+        Outcome.trained += len(seeds)
+        state = SimpleNamespace(epoch=state.epoch + 1, seeds=seeds, rates=learning_rates)
+        names = list(NORMS) if self.diagnostics else []
+        if self.diagnostics and self.arm in PLASTIC:
+            names += STATISTICS
+            if self.diagnostics == "per_leaf":
+                names += [f"{name}/{leaf}" for name in STATISTICS for leaf in LEAVES]
+        values = {name: self._draw(seeds, name) for name in names}
+        return state, {"train_loss": 1 / state.epoch + self._draw(seeds, "loss"), **values}
+
+    def evaluate(self, state: SimpleNamespace) -> dict[str, np.ndarray]:
+        best = BEST_RATES.get(self.arm, ARMS[self.arm].learning_rate)
+        away = 2 * np.abs(np.log10(state.rates / best))
+        points = 90 - away - 2 / state.epoch - 10 / self.images
+        points += 0.5 * self._draw(state.seeds, "seed") + 0.2 * self._draw(state.seeds, self.arm)
+        loss = 1 / state.epoch + self._draw(state.seeds, "test")
+        return {"test_loss": loss, "test_accuracy": points / 100}
+
+    def _draw(self, seeds: np.ndarray, what: str) -> np.ndarray:
+        key = [len(what), *what.encode()]
+        return np.array([np.random.default_rng([int(seed), *key]).random() for seed in seeds])
+
+
+@pytest.fixture(autouse=True)
+def _made_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(run, "Program", Outcome)
+    monkeypatch.setattr(run, "replicate", lambda arrays, _: arrays)
+    monkeypatch.setattr(tasks, "_load_whole", lambda *_: dataset())
+    monkeypatch.setattr(Outcome, "trained", 0)
+    yield
+    assert plt.get_fignums() == []
+
+
+def execute(study: Study) -> str:
+    """Runs a study; returns what the console shows."""
+    shown = io.StringIO()
+    command_line.run(study, Console(file=shown, width=300))
+    return shown.getvalue()
+
+
+def read(folder: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(folder / name)
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} - {".lock"}
+
+
+def final_percent(rows: pd.DataFrame) -> pd.Series:
+    """Final accuracy by everything that varies in these tests."""
+    last = rows[rows["epoch"] == rows["epochs"]]
+    names = ["split", "label_noise", "batch_size", "fraction", "epochs", "arm", "learning_rate"]
+    return 100 * last.set_index([*names, "seed"])["test_accuracy"].sort_index()
+
+
+ALWAYS = {"runs.csv", "manifest.json", "summary.csv", "figure.png", "report.md"}
+
+STUDIES = {
+    "accuracy": (Accuracy(arms=("full", "sgd"), seeds=3, epochs=2), set()),
+    "low_data": (LowData(seeds=3, epochs=2, fractions=(0.5, 1.0)), set()),
+    "dynamics": (
+        Dynamics(seeds=2, epochs=2),
+        {"layers-full.png", "layers-gradient_only.png"},
+    ),
+    "noise": (
+        Noise(arms=("full", "sgd"), seeds=3, epochs=2, label_noise=(0.0, 0.4), batch_sizes=(8,)),
+        set(),
+    ),
+    "tune": (Tune(arms=("full", "sgd"), seeds=2, epochs=2), {"selections.csv"}),
+}
+every_study = pytest.mark.parametrize("name", STUDIES)
+
+
+def placed(name: str, folder: Path) -> Study:
+    study, _ = STUDIES[name]
+    return type(study)(**{**study.__dict__, "out": folder})
+
+
+class TestEveryStudy:
+    @every_study
+    def test_leaves_its_files_and_no_others(self, name: str, tmp_path: Path):
+        shown = execute(placed(name, tmp_path))
+        assert files(tmp_path) == ALWAYS | STUDIES[name][1]
+        for picture in tmp_path.glob("*.png"):
+            assert picture.read_bytes().startswith(b"\x89PNG")
+        assert str(tmp_path) in shown.splitlines()[-1]
+
+    @every_study
+    def test_shows_every_arm_in_its_table_and_its_report(self, name: str, tmp_path: Path):
+        study = placed(name, tmp_path)
+        shown, report = execute(study), (tmp_path / "report.md").read_text()
+        for arm in study.arms:
+            assert ARMS[arm].label in shown
+            assert ARMS[arm].label in report
+        for picture in tmp_path.glob("*.png"):
+            assert f"]({picture.name})" in report
+        for block in re.findall(r"(?:^\|.*\n?)+", report, re.MULTILINE):
+            widths = {line.count("|") for line in block.strip().split("\n")}
+            assert len(widths) == 1, "a table is well formed"
+
+    @every_study
+    def test_trains_nothing_the_second_time(self, name: str, tmp_path: Path):
+        execute(placed(name, tmp_path))
+        texts = ("runs.csv", "summary.csv", "report.md")
+        before = [(tmp_path / text).read_text() for text in texts]
+        rows = read(tmp_path, "runs.csv")
+        cells = rows.drop(columns=["train_loss", "test_loss", "test_accuracy"])
+        assert not cells.duplicated().any()
+        Outcome.trained = 0
+        execute(placed(name, tmp_path))
+        assert Outcome.trained == 0
+        assert [(tmp_path / text).read_text() for text in texts] == before
+
+    @every_study
+    def test_notes_its_settings_and_no_place(self, name: str, tmp_path: Path):
+        execute(placed(name, tmp_path))
+        text = (tmp_path / "manifest.json").read_text()
+        manifest = json.loads(text)
+        assert manifest["study"] == name
+        assert manifest["configuration"]["epochs"] == 2
+        assert str(tmp_path) not in text
+        assert sorted(manifest["arms"]) == sorted(STUDIES[name][0].arms)
+
+    @every_study
+    def test_pairs_all_arms_by_seed(self, name: str, tmp_path: Path):
+        execute(placed(name, tmp_path))
+        rows = read(tmp_path, "runs.csv")
+        conditions = ["split", "label_noise", "batch_size", "fraction", "epochs"]
+        for _, of_condition in rows.groupby(conditions):
+            seeds = of_condition.groupby(["arm", "learning_rate"])["seed"].agg(set)
+            assert all(group == seeds.iloc[0] for group in seeds)
+
+
+class TestAccuracy:
+    def test_summary_is_of_the_recorded_rows(self, tmp_path: Path):
+        execute(placed("accuracy", tmp_path))
+        summary = read(tmp_path, "summary.csv").set_index("arm")
+        final = final_percent(read(tmp_path, "runs.csv")).groupby("arm")
+        for arm in ("full", "sgd"):
+            assert summary.loc[arm, "final_accuracy_mean"] == pytest.approx(final.mean()[arm])
+            assert summary.loc[arm, "final_accuracy_sd"] == pytest.approx(final.std()[arm])
+            assert summary.loc[arm, "n"] == 3
+
+    def test_may_grow_by_seeds_and_arms_but_not_change(self, tmp_path: Path):
+        execute(Accuracy(arms=("sgd",), seeds=1, epochs=2, out=tmp_path))
+        execute(Accuracy(arms=("sgd", "adam"), seeds=3, epochs=2, out=tmp_path))
+        assert len(read(tmp_path, "runs.csv")) == 2 * 3 * 2
+        with pytest.raises(Exception, match="epochs was 2, now 3"):
+            execute(Accuracy(arms=("sgd",), seeds=1, epochs=3, out=tmp_path))
+
+    def test_shows_only_what_was_asked_for(self, tmp_path: Path):
+        execute(Accuracy(arms=("sgd", "adam"), seeds=3, epochs=2, out=tmp_path))
+        shown = execute(Accuracy(arms=("adam",), seeds=2, epochs=2, out=tmp_path))
+        assert "SGD" not in shown
+        assert read(tmp_path, "summary.csv")["n"].tolist() == [2]
+
+
+class TestTune:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        execute(Tune(arms=("full", "sgd", "adam"), seeds=2, epochs=2, out=tmp_path))
+        return tmp_path
+
+    def test_selects_the_best_rate_of_every_arm(self, folder: Path):
+        selections = read(folder, "selections.csv").set_index("arm")
+        assert selections["learning_rate"].to_dict() == BEST_RATES
+        assert not selections["at_edge"].any()
+
+    def test_spends_the_same_budget_on_every_arm(self, folder: Path):
+        """But on those whose best rate lies at the edge of it: here SGD's."""
+        tried = read(folder, "runs.csv").groupby("arm")["learning_rate"].nunique()
+        assert tried["full"] == tried["adam"] == 7
+        assert (
+            tried.to_dict() == read(folder, "selections.csv").set_index("arm")["trials"].to_dict()
+        )
+
+    def test_looks_at_no_test_image_and_at_no_seed_of_another_study(self, folder: Path):
+        rows = read(folder, "runs.csv")
+        assert set(rows["split"]) == {"validation"}
+        others = {cell.seed for cell in Accuracy(seeds=100).cells()}
+        assert not set(rows["seed"]) & others
+
+
+class TestVerdict:
+    @pytest.fixture
+    def tuned(self, tmp_path: Path) -> Path:
+        (tmp_path / "tuned").mkdir()
+        rates = {arm.name: BEST_RATES.get(arm.name, arm.learning_rate) for arm in ARMS.values()}
+        table = pd.DataFrame({"arm": rates.keys(), "learning_rate": rates.values()})
+        table.to_csv(tmp_path / "tuned/selections.csv", index=False)
+        return tmp_path / "tuned"
+
+    @pytest.fixture
+    def folder(self, tuned: Path, tmp_path: Path) -> Path:
+        out = tmp_path / "verdict"
+        execute(Verdict(seeds=6, ablation_seeds=3, epochs=2, tuned=tuned, out=out))
+        return out
+
+    def test_compares_every_hypothesis_on_fresh_seeds_and_test_images(self, folder: Path):
+        assert files(folder) == ALWAYS | {"comparisons.csv"}
+        rows = read(folder, "runs.csv")
+        assert set(rows["split"]) == {"test"}
+        assert rows["seed"].max() == 5
+        final = final_percent(rows).droplevel(["split", "label_noise", "batch_size", "fraction"])
+        comparisons = read(folder, "comparisons.csv")
+        assert len(comparisons) == len(HYPOTHESES)
+        p_values = []
+        for hypothesis, found in zip(HYPOTHESES, comparisons.to_dict("records"), strict=True):
+            treatment, control = (
+                final.loc[2, competitor.arm, self.rate(competitor.arm, competitor.rate)].to_numpy()
+                for competitor in (hypothesis.treatment, hypothesis.control)
+            )
+            expected = paired_comparison(treatment, control)
+            p_values.append(expected.p_value)
+            assert found["n"] == 6
+            assert found["mean"] == pytest.approx((treatment - control).mean(), abs=1e-5)
+            assert found["p_value"] == pytest.approx(expected.p_value)
+        np.testing.assert_allclose(comparisons["p_adjusted"], holm(p_values))
+
+    @staticmethod
+    def rate(arm: str, kind: str) -> float:
+        default = ARMS[arm].learning_rate
+        return default if kind == "published" else BEST_RATES.get(arm, default)
+
+    def test_says_all_of_it_in_the_report(self, folder: Path):
+        report = (folder / "report.md").read_text()
+        for hypothesis in HYPOTHESES:
+            assert hypothesis.question in report
+        for verdict in read(folder, "comparisons.csv")["verdict"]:
+            assert verdict in report
+        for arm in ARMS.values():
+            assert arm.label in report
+
+    def test_without_its_learning_rates_says_how_to_get_them(self, tmp_path: Path):
+        with pytest.raises(ConfigError, match=r"selections\.csv is missing.*experiments tune"):
+            execute(Verdict(tuned=tmp_path / "absent", out=tmp_path / "out"))
+
+    def test_without_the_learning_rate_of_an_arm_names_the_arm(self, tuned: Path, tmp_path: Path):
+        table = read(tuned, "selections.csv")
+        table[table["arm"] != "adam"].to_csv(tuned / "selections.csv", index=False)
+        with pytest.raises(ConfigError, match=r"selections\.csv has no learning rate for adam\."):
+            execute(Verdict(tuned=tuned, out=tmp_path / "out"))
+
+    def test_without_an_arm_of_the_hypotheses_names_the_arm(self):
+        with pytest.raises(ConfigError, match=r"arms .*permuted"):
+            Verdict(arms=tuple(arm for arm in ARMS if arm != "permuted"))
+
+
+class TestLowData:
+    def test_trains_a_share_for_as_many_epochs_and_for_as_many_steps(self, tmp_path: Path):
+        execute(placed("low_data", tmp_path))
+        rows = read(tmp_path, "runs.csv")
+        assert set(zip(rows["fraction"], rows["epochs"], strict=True)) == {
+            (0.5, 2),
+            (0.5, 4),
+            (1.0, 2),
+        }
+
+    def test_compares_the_arms_in_every_condition(self, tmp_path: Path):
+        execute(placed("low_data", tmp_path))
+        final = final_percent(read(tmp_path, "runs.csv")).groupby(["fraction", "epochs", "arm"])
+        mean = final.mean().unstack("arm")
+        report = (tmp_path / "report.md").read_text()
+        for gain in mean["full"] - mean["gradient_only"]:
+            assert f"| {gain:+.2f} |" in report
+
+
+class TestNoise:
+    def test_tunes_each_arm_in_each_condition_on_held_out_images(self, tmp_path: Path):
+        execute(placed("noise", tmp_path))
+        rows = read(tmp_path, "runs.csv")
+        conditions = {(0.0, 128), (0.4, 128), (0.0, 8)}
+        for split, count in (("validation", 3), ("test", 1)):
+            of_split = rows[rows["split"] == split]
+            groups = of_split.groupby(["label_noise", "batch_size", "arm"])["learning_rate"]
+            assert (groups.nunique() == count).all()
+            assert {key[:2] for key in groups.groups} == conditions
+        chosen = rows[rows["split"] == "test"].groupby("arm")["learning_rate"].unique()
+        assert chosen["full"].tolist() == [0.3]
+        assert chosen["sgd"].tolist() == [0.03], "the nearest to its best of the three"
+
+
+class TestDynamics:
+    def test_is_of_arms_with_a_coefficient_alone(self):
+        with pytest.raises(ConfigError, match=r"'sgd'; known are full, gradient_only"):
+            Dynamics(arms=("full", "sgd"))
+
+    def test_watches_every_leaf(self, tmp_path: Path):
+        execute(placed("dynamics", tmp_path))
+        rows = read(tmp_path, "runs.csv")
+        for leaf in LEAVES:
+            assert rows[f"alpha_mean/{leaf}"].notna().all()
+        mean = rows[(rows["arm"] == "full") & (rows["epoch"] == 2)]["alpha_mean"].mean()
+        assert f"{mean:.3f}" in (tmp_path / "report.md").read_text()
+        assert not math.isnan(mean)
