@@ -9,6 +9,7 @@ import jax
 import rich.table
 import tyro
 from rich.console import Console
+from rich.markup import escape
 
 from experiments import studies, tasks
 from experiments.configs import ConfigError, Study
@@ -34,7 +35,7 @@ def main() -> None:
         )
         run(study, console)
     except (ConfigError, DataError, RecordError) as error:
-        console.print(f"[red]error:[/red] {error}", soft_wrap=True)
+        console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
         console.print("Stopped. The same command goes on from the last finished program.")
@@ -58,7 +59,7 @@ def run(study: Study, console: Console) -> None:
     with Records(folder, name, configuration) as records:
         table = execute(study, Runner(records, load, console))
     show(table, console)
-    console.print(f"Figure, report and records: {folder}", soft_wrap=True)
+    console.print(f"Figure, report and records: {escape(str(folder))}", soft_wrap=True)
 
 
 def show(table: Table, console: Console) -> None:

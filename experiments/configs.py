@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from experiments.data import DATASETS
+from experiments.hypotheses import ARMS_OF_HYPOTHESES
 from experiments.optimizers import ABLATIONS, ARMS, PLASTIC, Diagnostics
 
 Model = Literal["mlp", "resnet18"]
@@ -301,6 +302,12 @@ class Verdict(Study):
     seeds: int = 20
     ablation_seeds: int = 10
     tuned: Path | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        missing = [arm for arm in ARMS_OF_HYPOTHESES if arm not in self.arms]
+        if missing:
+            raise ConfigError(f"arms must include those of the hypotheses: {', '.join(missing)}.")
 
     def cells(self, arm: str, learning_rate: float) -> list[Cell]:
         """The training runs of one arm at one learning rate."""

@@ -61,3 +61,11 @@ HYPOTHESES = (
         )
     ),
 )
+
+ARMS_OF_HYPOTHESES = tuple(
+    dict.fromkeys(
+        competitor.arm
+        for hypothesis in HYPOTHESES
+        for competitor in (hypothesis.treatment, hypothesis.control)
+    )
+)

@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import tyro
@@ -17,6 +18,7 @@ from experiments.summary import compare_arms
 
 COMPARISONS = "comparisons.csv"
 PUBLISHED = ("full", "gradient_only")
+CONTROLS = ("gradient_only_wide", "permuted", "random", "norm_matched")
 AGREEMENT = {
     Verdict.BETTER: "yes",
     Verdict.WORSE: "no: the opposite",
@@ -69,6 +71,10 @@ def page(folder: Path) -> str:
         [
             "# Results",
             "",
+            "Fashion-MNIST, the paper's protocol, final test accuracy:",
+            "",
+            *headline(folder),
+            "",
             "What the paper claims beside what this project measured; made by "
             "`python -m experiments.results`, from the records in these folders alone.",
             "",
@@ -83,6 +89,34 @@ def page(folder: Path) -> str:
             *links,
             "",
         ]
+    )
+
+
+def headline(folder: Path) -> list[str]:
+    """The three most important lines: the claim, what the signals add to it, the best rival."""
+    rows = next(
+        result.comparisons().to_dict("records")
+        for result in find(folder)
+        if (result.study, result.dataset) == ("verdict", "fashion_mnist")
+    )
+    published = next(row for row in rows if row["learning_rates"] == "published")
+    tuned = {row["control"]: row for row in rows if row["learning_rates"] == "tuned"}
+    baselines = [row for arm, row in tuned.items() if arm not in CONTROLS]
+    return [
+        f"- At the published settings: {_outcome(published)}.",
+        f"- At equal bounds and equal tuning: {_outcome(tuned['gradient_only_wide'])}.",
+        "- Against the strongest tuned baseline: "
+        f"{_outcome(min(baselines, key=lambda row: row['mean']))}.",
+    ]
+
+
+def _outcome(row: Mapping[Hashable, Any]) -> str:
+    """One comparison in words and numbers."""
+    outcome = AGREEMENT[Verdict(row["verdict"])]
+    interval = f"[{row['interval_low']:+.2f}, {row['interval_high']:+.2f}]"
+    return (
+        f"full minus {ARMS[row['control']].label} is {row['mean']:+.2f} points {interval}, "
+        f"p = {row['p_adjusted']:.2g}, n = {row['n']}; better? {outcome}"
     )
 
 
@@ -115,7 +149,7 @@ def _lines(result: Result) -> Iterator[list[str]]:
         yield ["figure 6", "the full method keeps a higher mean α", title, text, agrees]
     elif result.study == "verdict":
         for row in result.comparisons().to_dict("records"):
-            if row["control"] not in ("gradient_only_wide", "permuted", "norm_matched"):
+            if row["control"] not in CONTROLS:
                 continue
             text = (
                 f"Δ {row['mean']:+.2f} [{row['interval_low']:+.2f}, {row['interval_high']:+.2f}], "

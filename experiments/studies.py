@@ -190,7 +190,8 @@ def verdict(study: Verdict, runner: Runner) -> report.Table:
         for cell in study.cells(arm, rate)
     }
     rows = runner(list(cells))
-    final = per_cell(rows).set_index(["arm", "learning_rate", "seed"])["final_accuracy"]
+    by_seed = per_cell(rows).set_index(["arm", "learning_rate", "seed"]).sort_index()
+    final = by_seed["final_accuracy"]
 
     def compare(hypothesis: Hypothesis) -> PairedComparison:
         treatment, control = (
