@@ -27,12 +27,13 @@ test-datasets: $(VENV)/.datasets ## the TensorFlow Datasets path, for real
 	$(BIN)/python -m pytest -q -m tfds tests/test_datasets_tfds.py
 
 docs: $(VENV)/.docs ## the documentation, into site/
-	$(BIN)/mkdocs build --strict
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet \
+		--doctree-dir $(CACHE)/doctrees docs site
 
 $(VENV)/.experiments: EXTRAS := experiments
 $(VENV)/.test: EXTRAS := experiments,test
 $(VENV)/.datasets: EXTRAS := experiments,test,datasets
-$(VENV)/.docs: EXTRAS := experiments,docs
+$(VENV)/.docs: EXTRAS := docs
 $(VENV)/.%: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	touch $@

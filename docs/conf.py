@@ -36,7 +36,9 @@ nitpick_ignore = [
     ("py:class", name) for name in ("ArrayLike", "ArrayTree", "DTypeLike", "ScalarOrSchedule")
 ]
 
+napoleon_use_ivar = True
 napoleon_use_rtype = False
+napoleon_attr_annotations = False  # the signature has them
 python_maximum_signature_line_length = 88
 
 # Unions spelled out by ``typing``, and the names that the code gives them: wholes before parts.

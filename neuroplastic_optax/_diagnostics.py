@@ -18,24 +18,40 @@ class PlasticityDiagnostics(NamedTuple):
     """Statistics of α in the last step, over all entries of all leaves: float32 scalars.
 
     All are zero before the first step. A tensorwise α counts once for each entry of its leaf.
+
+    Attributes:
+      alpha_mean: mean.
+      alpha_std: population standard deviation.
+      alpha_min: smallest value.
+      alpha_max: largest value.
+      fraction_at_min: share of entries with α ≤ ``min_alpha``.
+      fraction_at_max: share of entries with α ≥ ``max_alpha``.
+      fraction_negative: share of entries with α < 0.
+      raw_gradient_norm: 2-norm of the incoming gradient.
+      modulated_update_norm: 2-norm of the outgoing update.
+      per_leaf: the fields above leaf by leaf, float32 [leaves, 9], rows in the order of
+        ``jax.tree.leaves``; None unless asked for.
     """
 
     alpha_mean: jax.Array
-    alpha_std: jax.Array  # population standard deviation
+    alpha_std: jax.Array
     alpha_min: jax.Array
     alpha_max: jax.Array
-    fraction_at_min: jax.Array  # share of entries with α ≤ min_alpha
-    fraction_at_max: jax.Array  # share of entries with α ≥ max_alpha
-    fraction_negative: jax.Array  # share of entries with α < 0
-    raw_gradient_norm: jax.Array  # 2-norm of the incoming gradient
-    modulated_update_norm: jax.Array  # 2-norm of the outgoing update
+    fraction_at_min: jax.Array
+    fraction_at_max: jax.Array
+    fraction_negative: jax.Array
+    raw_gradient_norm: jax.Array
+    modulated_update_norm: jax.Array
     per_leaf: jax.Array | None = None
-    """The fields above leaf by leaf, float32 [leaves, 9], rows in the order of ``jax.tree.leaves``.
-    None unless asked for."""
 
 
 class HomeostasisDiagnostics(NamedTuple):
-    """Global 2-norms on both sides of homeostasis in the last step: float32 scalars."""
+    """Global 2-norms on both sides of homeostasis in the last step: float32 scalars.
+
+    Attributes:
+      raw_update_norm: of the incoming update.
+      effective_update_norm: of the outgoing one.
+    """
 
     raw_update_norm: jax.Array
     effective_update_norm: jax.Array
@@ -167,7 +183,8 @@ def diagnostics(opt_state: Any, params: optax.Params | None = None) -> dict[str,
     for found in jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, kinds)):
         if not isinstance(found, kinds):
             continue
-        fields = found._asdict()
+        # In the state of an `nnx.Optimizer` each array is inside a variable.
+        fields = {name: jnp.asarray(x) for name, x in found._asdict().items() if x is not None}
         per_leaf = fields.pop("per_leaf", None)
         flat.update(fields)
         if per_leaf is not None:

@@ -1,4 +1,4 @@
-"""Homeostasis: a bound on each leaf's update, and a gain towards a target size."""
+"""Homeostasis: a bound on each leaf's update, and a gain near 1."""
 
 from typing import Any, NamedTuple
 
@@ -44,7 +44,7 @@ def homeostasis(
     *,
     diagnostics: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Bound each leaf's update and pull its root mean square gently towards a target.
+    r"""Bound each leaf's update, and scale it by a gain that leans towards a target size.
 
     Leaf by leaf, with R = ``max_update_norm``, ρ = ``target_rms`` and κ = ``adaptation_rate``,
 

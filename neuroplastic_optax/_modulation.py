@@ -26,18 +26,29 @@ MIN_TRUST, MAX_TRUST = 0.5, 1.5
 
 
 class WithPlasticityState(NamedTuple):
-    """State of :func:`with_plasticity`."""
+    """State of :func:`with_plasticity`.
 
-    plasticity: ScaleByPlasticityState  # traces of the masked-in leaves
+    Attributes:
+      plasticity: traces of the leaves that the mask lets in.
+      base_state: state of the base.
+    """
+
+    plasticity: ScaleByPlasticityState
     base_state: optax.OptState
 
 
 class ControlLearningRateState(NamedTuple):
-    """State of :func:`control_learning_rate`."""
+    """State of :func:`control_learning_rate`.
 
-    plasticity: ScaleByPlasticityState  # its traces are None where the inner state's are read
+    Attributes:
+      plasticity: count and traces; the traces are None where those of the inner state are read.
+      inner_state: state of the inner transformation.
+      multiplier: the last step's factors, float32 [groups], by sorted label; ones before it.
+    """
+
+    plasticity: ScaleByPlasticityState
     inner_state: optax.OptState
-    multiplier: jax.Array  # last step's, float32 [groups], by sorted label; ones before it
+    multiplier: jax.Array
 
 
 @explicit_settings

@@ -32,12 +32,19 @@ class ScaleByPlasticityState(NamedTuple):
     """Traces of the gradient, all zero at the start and without bias correction.
 
     A trace whose signal has a weight of static zero is None.
+
+    Attributes:
+      count: steps taken, an int32 scalar.
+      activity: moving average of :math:`|g|`.
+      mu: moving average of g.
+      nu: moving average of g².
+      diagnostics: of the last step, where they are asked for.
     """
 
-    count: jax.Array  # type: ignore[assignment]  # steps taken: shape (), int32
-    activity: optax.Updates | None  # moving average of |g|
-    mu: optax.Updates | None  # moving average of g
-    nu: optax.Updates | None  # moving average of g²
+    count: jax.Array  # type: ignore[assignment]
+    activity: optax.Updates | None
+    mu: optax.Updates | None
+    nu: optax.Updates | None
     diagnostics: PlasticityDiagnostics | None = None
 
 

@@ -156,7 +156,7 @@ def cosine_ramp(
 ) -> optax.Schedule:
     r"""A schedule that rises from 0 to ``value`` along half a cosine over the whole training.
 
-    .. math:: h = \tfrac12 (1 - \cos(\pi p))
+    .. math:: h = \tfrac{1}{2} (1 - \cos(\pi p))
 
     Args:
       total_steps: steps of the whole training.

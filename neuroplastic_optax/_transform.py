@@ -151,7 +151,7 @@ def add_bounded_plasticity(
       >>> tx = add_bounded_plasticity(max_ratio=0.1)
       >>> g = jnp.array([3.0, 4.0])
       >>> u, _ = tx.update(g, tx.init(g))
-      >>> bool(norm_of(u - g) <= 0.1 * norm_of(g) * (1 + 1e-6))
+      >>> bool(jnp.linalg.norm(u - g) <= 0.1 * jnp.linalg.norm(g) * (1 + 1e-6))
       True
 
     References:

@@ -1,4 +1,4 @@
-"""The method written once more, from METHOD sections 1 and 2: NumPy, float64, plain loops.
+"""The method written once more, from the equations of docs/method.md: NumPy, float64, plain loops.
 
 Trees are dicts of arrays. Every part is an object with ``update(updates, params) -> updates`` that
 keeps its own traces; ``chain`` runs them one after the other. Nothing of the library is used.

@@ -55,7 +55,9 @@ def decaying(value, steps=20_000):
 EPS = 1e-4
 ADAM = optax.scale_by_adam(eps=EPS)
 # The learning rate of -1 undoes the sign of an optimizer: positive updates, like Adam's above.
-MUON = optax.contrib.muon(-1.0, eps=EPS, ns_steps=1)
+# Compiled by itself, as it would build its loops anew in every step that is run eagerly.
+_muon = optax.contrib.muon(-1.0, eps=EPS, ns_steps=1)
+MUON = optax.GradientTransformationExtraArgs(_muon.init, jax.jit(_muon.update))
 MODULATION = {"strength": (0.15, 1.0), "max_alpha": (1.2, 2.0)}
 
 

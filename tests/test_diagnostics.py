@@ -154,7 +154,8 @@ def test_optax_finds_them_in_any_state():
 def test_are_found_inside_wrappers(wrap):
     tx = npx.scale_by_plasticity(diagnostics="per_leaf")
     _, expected = follow(tx)
-    _, state = follow(wrap(tx))
+    wrapped = wrap(tx)
+    _, state = follow(optax.GradientTransformation(wrapped.init, jax.jit(wrapped.update)))
     chex.assert_trees_all_close(
         npx.diagnostics(state, PARAMS), npx.diagnostics(expected, PARAMS), rtol=1e-6
     )

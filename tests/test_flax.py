@@ -50,7 +50,7 @@ def linen_params():
 
 
 OPTIMIZERS = {
-    "neuroplastic": lambda: npx.neuroplastic(0.1, diagnostics="per_leaf"),
+    "neuroplastic": lambda: npx.neuroplastic(0.1),
     "gradient_only": lambda: npx.gradient_only(0.1),
     "adamw_with_plasticity": lambda: npx.adamw_with_plasticity(0.03),
     "masked": lambda: optax.chain(
@@ -192,8 +192,8 @@ def test_masks_part_the_tree(make):
 
 @pytest.mark.parametrize("make", [nnx_params, linen_params], ids=["nnx", "linen"])
 def test_diagnostics_are_named_by_the_same_paths(make):
-    params, tx = make(), npx.neuroplastic(0.1, diagnostics="per_leaf")
-    _, state = tx.update(params, tx.init(params))
+    params = make()
+    state = npx.neuroplastic(0.1, diagnostics="per_leaf").init(params)
     measured = npx.diagnostics(state, params)
     assert {name for name in measured if name.startswith("alpha_mean/")} == {
         f"alpha_mean/{path}" for path in paths(params)

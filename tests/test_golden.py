@@ -1,4 +1,4 @@
-"""The published implementation's trajectories, reproduced step by step (METHOD, golden table)."""
+"""The published implementation's trajectories, reproduced step by step."""
 
 import functools
 from pathlib import Path

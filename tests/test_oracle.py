@@ -133,6 +133,7 @@ def jax_schedules(settings):
     }
 
 
+@settings(max_examples=10)
 @given(PROBLEMS, COEFFICIENT, HOMEOSTASIS, numbers(0, 0.2), st.booleans())
 @example(random_problem(0), {}, {}, 0.0, True)
 @example(random_problem(1), {"plasticity_scale": stair}, {}, 0.1, False)
@@ -151,6 +152,7 @@ def test_plasticity_and_homeostasis(problem, coefficient, stability, decay, deco
     )
 
 
+@settings(max_examples=10)
 @given(PROBLEMS, COEFFICIENT, numbers(0, 2))
 def test_bounded_residual(problem, coefficient, max_ratio):
     assert_tight(
@@ -160,6 +162,7 @@ def test_bounded_residual(problem, coefficient, max_ratio):
     )
 
 
+@settings(max_examples=10)
 @given(PROBLEMS, COEFFICIENT, numbers(0, 2), numbers(0, 1) | st.just(cosine))
 @example(random_problem(3), {}, 0.5, cosine)
 def test_orthogonal_residual(problem, coefficient, max_ratio, strength):
@@ -192,7 +195,7 @@ def as_mask(leaves):
     return None if leaves is None else {leaf: leaf in leaves for leaf in SHAPES}
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(
     PROBLEMS,
     COEFFICIENT,
@@ -239,7 +242,7 @@ def test_modulation_of_adam_and_of_momentum(
     )
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(PROBLEMS, COEFFICIENT, numbers(0, 3), st.none() | st.just(LABELS), st.booleans())
 @example(random_problem(9), {"plasticity_scale": 1.5}, 0.5, None, True)
 @example(random_problem(10), {"plasticity_scale": 2.0}, 0.5, LABELS, False)

@@ -1,0 +1,142 @@
+"""What is installed, what it imports, and that all of it is explained."""
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import neuroplastic_optax
+
+REPOSITORY = Path(__file__).parent.parent
+LIBRARY = REPOSITORY / "neuroplastic_optax"
+SETTINGS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+PROJECT = SETTINGS["project"]
+PUBLIC = {
+    name: value
+    for name, value in vars(neuroplastic_optax).items()
+    if not name.startswith("_") and not inspect.ismodule(value)
+}
+FUNCTIONS = {name: value for name, value in PUBLIC.items() if inspect.isfunction(value)}
+
+
+def imported(source: str) -> Iterator[str]:
+    """The top-level packages that a module imports."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield node.module.partition(".")[0]
+
+
+def imports_of(package: str) -> set[str]:
+    """What a package imports beyond itself and the standard library."""
+    sources = [path.read_text() for path in (REPOSITORY / package).rglob("*.py")]
+    found = {name for source in sources for name in imported(source)}
+    return found - {package} - set(sys.stdlib_module_names)
+
+
+def distributions(*requirements: str) -> set[str]:
+    """Names in requirements, without versions and extras, as they are imported."""
+    names = (re.match(r"[\w.-]+", requirement)[0] for requirement in requirements)
+    return {name.lower().replace("-", "_") for name in names}
+
+
+class TestWheel:
+    def test_is_of_the_library_alone(self):
+        assert SETTINGS["tool"]["hatch"]["build"]["targets"]["wheel"] == {
+            "packages": ["neuroplastic_optax"]
+        }
+
+    def test_says_that_it_is_typed(self):
+        assert (LIBRARY / "py.typed").is_file()
+        assert "Typing :: Typed" in PROJECT["classifiers"]
+
+    def test_leaves_no_file_of_the_library_out(self):
+        """The build backend leaves out what git ignores."""
+        files = [str(path) for path in LIBRARY.rglob("*.py")] + [str(LIBRARY / "py.typed")]
+        if not (REPOSITORY / ".git").exists():
+            return
+        ignored = subprocess.run(
+            ["git", "check-ignore", *files],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ignored.stdout == ""
+
+    @pytest.mark.parametrize("file", [PROJECT["readme"], *PROJECT["license-files"]])
+    def test_comes_with_the_files_that_describe_it(self, file: str):
+        assert (REPOSITORY / file).stat().st_size > 0
+
+
+class TestVersion:
+    def test_is_the_same_everywhere(self):
+        version = PROJECT["version"]
+        assert neuroplastic_optax.__version__ == version
+        assert metadata.version("neuroplastic-optax") == version
+        assert f"version: {version}" in (REPOSITORY / "CITATION.cff").read_text()
+
+
+class TestImports:
+    def test_of_the_library_are_jax_and_optax_alone(self):
+        assert imports_of("neuroplastic_optax") == {"jax", "optax"}
+        assert distributions(*PROJECT["dependencies"]) == {"jax", "optax"}
+
+    def test_of_the_experiments_are_all_declared(self):
+        extras = PROJECT["optional-dependencies"]
+        declared = distributions(
+            *PROJECT["dependencies"], *extras["experiments"], *extras["datasets"]
+        )
+        assert imports_of("experiments") <= declared | {"neuroplastic_optax"}
+
+    def test_the_library_loads_no_experiment(self):
+        code = "import sys, neuroplastic_optax; sys.exit('experiments' in sys.modules)"
+        subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+
+
+def sections(text: str) -> dict[str, str]:
+    """A docstring's sections, such as ``Args``, by their titles."""
+    parts = re.split(r"^(\w+):\n", inspect.cleandoc(text), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+class TestPublicNames:
+    def test_are_defined_in_private_modules(self):
+        modules = {value.__module__ for value in PUBLIC.values()}
+        assert all(module.startswith("neuroplastic_optax._") for module in modules)
+
+    @pytest.mark.parametrize("name", PUBLIC)
+    def test_are_explained(self, name: str):
+        text = PUBLIC[name].__doc__
+        assert text
+        assert not text.startswith(f"{name}("), "written, not generated"
+
+    @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+    def test_functions_say_what_they_take_and_give_with_an_example(
+        self, function: Callable[..., object]
+    ):
+        found = sections(function.__doc__)
+        assert "Returns" in found
+        assert ">>> " in found["Examples"]
+        code = function.__code__
+        number = code.co_argcount + code.co_kwonlyargcount
+        for argument in code.co_varnames[:number]:
+            assert re.search(rf"^  {argument}: \S", found["Args"], re.MULTILINE), argument
+        if code.co_flags & inspect.CO_VARKEYWORDS:
+            assert re.search(r"^  \*\*\w+: \S", found["Args"], re.MULTILINE)
+
+    @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+    def test_functions_are_typed(self, function: Callable[..., object]):
+        signature = inspect.signature(function)
+        assert signature.return_annotation is not inspect.Signature.empty
+        for parameter in signature.parameters.values():
+            assert parameter.annotation is not inspect.Parameter.empty
