@@ -259,7 +259,7 @@ class Tune(Study):
 
     The search of every arm begins with five learning rates around its default, half a decade apart,
     and goes on at the side where the best one lies until the budget is spent; beyond it only where
-    the best one still lies at an edge.
+    the best one still lies at an edge of what was tried.
 
     Attributes:
       seeds: number of training runs a learning rate; no other study uses these seeds.
@@ -269,7 +269,7 @@ class Tune(Study):
     dataset: str = "fashion_mnist"
     arms: tuple[str, ...] = tuple(ARMS)
     seeds: int = 3
-    budget: int = 7
+    budget: int = FIRST_LEARNING_RATES
 
     def __post_init__(self) -> None:
         super().__post_init__()

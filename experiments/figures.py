@@ -14,7 +14,8 @@ from experiments.optimizers import ABLATIONS, ARMS
 from experiments.records import write_atomically
 from experiments.statistics import MARGIN, PairedComparison
 
-# Okabe and Ito's colours, told apart by colour-blind readers; an arm has the same one everywhere.
+# Okabe and Ito's colours (and a wine for their yellow, which is faint on white), told apart by
+# colour-blind readers; an arm has the same one everywhere.
 # Arms beyond the eight share the colour of their family and are told apart by their labels.
 COLOURS = {
     "full": "#D55E00",
@@ -22,9 +23,9 @@ COLOURS = {
     "gradient_only": "#0072B2",
     "gradient_only_wide": "#0072B2",
     **dict.fromkeys(ABLATIONS, "#0072B2"),
-    "permuted": "#F0E442",
-    "random": "#F0E442",
-    "norm_matched": "#F0E442",
+    "permuted": "#882255",
+    "random": "#882255",
+    "norm_matched": "#882255",
     "sgd": "#000000",
     "sgd_homeostasis": "#009E73",
     "momentum": "#999999",
@@ -113,7 +114,11 @@ def accuracy_by_learning_rate(summary: pd.DataFrame, rows: pd.DataFrame) -> Figu
     grid[0, 0].set_ylim(best_of_all - 8, best_of_all + 0.8)
     figure.supxlabel("learning rate")
     figure.supylabel("validation accuracy (%)")
-    figure.suptitle(_title(rows, "search for the learning rate, circle: selected"))
+    seeds = rows["seed"].nunique()
+    figure.suptitle(
+        f"{DATASET_TITLES[rows['dataset'].iloc[0]]}: search for the learning rate, circle: selected "
+        f"(mean of {seeds} seeds, bars ±1 standard deviation)"
+    )
     return figure
 
 

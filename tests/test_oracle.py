@@ -133,7 +133,6 @@ def jax_schedules(settings):
     }
 
 
-@settings(max_examples=10)
 @given(PROBLEMS, COEFFICIENT, HOMEOSTASIS, numbers(0, 0.2), st.booleans())
 @example(random_problem(0), {}, {}, 0.0, True)
 @example(random_problem(1), {"plasticity_scale": stair}, {}, 0.1, False)
@@ -152,7 +151,7 @@ def test_plasticity_and_homeostasis(problem, coefficient, stability, decay, deco
     )
 
 
-@settings(max_examples=10)
+@settings(max_examples=15)
 @given(PROBLEMS, COEFFICIENT, numbers(0, 2))
 def test_bounded_residual(problem, coefficient, max_ratio):
     assert_tight(
@@ -162,7 +161,7 @@ def test_bounded_residual(problem, coefficient, max_ratio):
     )
 
 
-@settings(max_examples=10)
+@settings(max_examples=15)
 @given(PROBLEMS, COEFFICIENT, numbers(0, 2), numbers(0, 1) | st.just(cosine))
 @example(random_problem(3), {}, 0.5, cosine)
 def test_orthogonal_residual(problem, coefficient, max_ratio, strength):
@@ -175,7 +174,7 @@ def test_orthogonal_residual(problem, coefficient, max_ratio, strength):
     )
 
 
-@settings(max_examples=10)
+@settings(max_examples=15)
 @given(st.integers(0, 2**32 - 1), numbers(0, 2), numbers(0, 1) | st.just(cosine))
 def test_orthogonal_residual_of_matched_norm(seed, max_ratio, strength):
     """On longer leaves: in a single entry nothing is orthogonal but rounding errors."""
@@ -195,7 +194,7 @@ def as_mask(leaves):
     return None if leaves is None else {leaf: leaf in leaves for leaf in SHAPES}
 
 
-@settings(max_examples=10)
+@settings(max_examples=15)
 @given(
     PROBLEMS,
     COEFFICIENT,
@@ -242,7 +241,7 @@ def test_modulation_of_adam_and_of_momentum(
     )
 
 
-@settings(max_examples=10)
+@settings(max_examples=15)
 @given(PROBLEMS, COEFFICIENT, numbers(0, 3), st.none() | st.just(LABELS), st.booleans())
 @example(random_problem(9), {"plasticity_scale": 1.5}, 0.5, None, True)
 @example(random_problem(10), {"plasticity_scale": 2.0}, 0.5, LABELS, False)
