@@ -116,7 +116,7 @@ def accuracy_by_learning_rate(summary: pd.DataFrame, rows: pd.DataFrame) -> Figu
     figure.supylabel("validation accuracy (%)")
     seeds = rows["seed"].nunique()
     figure.suptitle(
-        f"{DATASET_TITLES[rows['dataset'].iloc[0]]}: search for the learning rate, circle: selected "
+        f"{DATASET_TITLES[rows['dataset'].iloc[0]]}: learning rates tried, circle: selected "
         f"(mean of {seeds} seeds, bars ±1 standard deviation)"
     )
     return figure

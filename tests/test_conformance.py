@@ -152,6 +152,7 @@ def every_case_but(*left_out):
 every_case = every_case_but()
 STEPS = 4
 SHAPES = {"kernel": (4, 3), "scale": ()}
+ONE_LEAF = {"kernel": (4, 3)}  # where each test compiles a program of its own
 assert_close = functools.partial(chex.assert_trees_all_close, rtol=1e-5, atol=1e-6)
 assert_equal = chex.assert_trees_all_equal
 
@@ -393,7 +394,8 @@ def test_equals_itself_under_inject_hyperparams(case):
 def test_accumulates_under_multi_steps(case):
     """k - 1 updates of zero, then the update of the mean gradient."""
     every = 3
-    tx, params, gradients = case.transformation(), random_tree(0), random_gradients(every)
+    tx, params = case.transformation(), random_tree(0, ONE_LEAF)
+    gradients = random_gradients(every, shapes=ONE_LEAF)
     accumulating = optax.MultiSteps(tx, every).gradient_transformation()
     updates, _ = follow(compiled(accumulating), params, gradients)
     mean = jax.tree.map(lambda *leaves: sum(leaves) / every, *gradients)
@@ -405,7 +407,7 @@ def test_accumulates_under_multi_steps(case):
 @every_case
 def test_skips_non_finite_steps_under_apply_if_finite(case):
     tx = optax.apply_if_finite(case.transformation(), max_consecutive_errors=5)
-    params, good = random_tree(0), random_tree(1)
+    params, good = random_tree(0, ONE_LEAF), random_tree(1, ONE_LEAF)
     bad = good | {"kernel": good["kernel"].at[0, 0].set(jnp.nan)}
     update = jax.jit(tx.update)
     _, state = update(good, tx.init(params), params)
@@ -477,8 +479,10 @@ def stacked(trees):
 
 @every_case
 def test_vmap_over_seeds_equals_a_loop(case):
-    tx, params = case.transformation(), [random_tree(seed) for seed in (10, 20, 30)]
-    gradients = [[random_tree(seed + step) for seed in (10, 20, 30)] for step in (1, 2)]
+    def trees(step):
+        return [random_tree(seed + step, ONE_LEAF) for seed in (10, 20, 30)]
+
+    tx, params, gradients = case.transformation(), trees(0), [trees(1), trees(2)]
     mapped = optax.GradientTransformation(jax.vmap(tx.init), jax.vmap(tx.update))
     batched = follow(compiled(mapped), stacked(params), [stacked(g) for g in gradients])
     each = [follow(tx, p, [g[i] for g in gradients]) for i, p in enumerate(params)]
@@ -487,7 +491,7 @@ def test_vmap_over_seeds_equals_a_loop(case):
 
 @every_case
 def test_vmap_over_hyperparameters_equals_a_loop(case):
-    params, gradients = random_tree(0), random_gradients(2)
+    params, gradients = random_tree(0, ONE_LEAF), random_gradients(2, shapes=ONE_LEAF)
 
     swept = {name: jnp.asarray(values) for name, values in case.swept.items()}
     each = [
@@ -527,22 +531,13 @@ def test_mixes_float32_and_float64_leaves(case):
         assert_close(updates, [widened(u) for u in expected], rtol=1e-4)
 
 
-SHARDED_SHAPES = {"kernel": (8, 4), "scale": ()}
-LAYOUT = {"kernel": P("x"), "scale": P()}
+SHARDED_SHAPES = {"kernel": (8, 4)}
 
 
-def on_mesh(mesh, tree):
-    return {
-        name: jax.device_put(leaf, NamedSharding(mesh, LAYOUT[name])) for name, leaf in tree.items()
-    }
-
-
-def assert_traces_are_sharded(tx, state, mesh):
-    """As the parameters are; which of them a trace belongs to is told from its shape."""
-    layout = {shape: NamedSharding(mesh, LAYOUT[name]) for name, shape in SHARDED_SHAPES.items()}
+def assert_traces_are_sharded(tx, state, sharding):
     marked = optax.tree.map_params(
         tx,
-        lambda leaf: leaf.sharding.is_equivalent_to(layout[leaf.shape], leaf.ndim),
+        lambda leaf: leaf.sharding.is_equivalent_to(sharding, leaf.ndim),
         state,
         transform_non_params=lambda _: True,
     )
@@ -555,14 +550,14 @@ def assert_same_when_sharded(case, axis_type):
     gradients = random_gradients(2, shapes=SHARDED_SHAPES)
     expected, expected_state = follow(tx, params, gradients)
     mesh = jax.make_mesh((8,), ("x",), axis_types=(axis_type,))
+    sharding = NamedSharding(mesh, P("x"))
     with jax.set_mesh(mesh):
-        spread = on_mesh(mesh, params)
-        updates, state = follow(compiled(tx), spread, [on_mesh(mesh, g) for g in gradients])
-        for name, leaf in updates[-1].items():
-            assert leaf.sharding.is_equivalent_to(spread[name].sharding, leaf.ndim)
+        spread, spread_gradients = jax.device_put((params, gradients), sharding)
+        updates, state = follow(compiled(tx), spread, spread_gradients)
+        assert updates[-1]["kernel"].sharding.is_equivalent_to(sharding, 2)
         initial = tx.init(spread)
-        assert_traces_are_sharded(tx, initial, mesh)
-        assert_traces_are_sharded(tx, state, mesh)
+        assert_traces_are_sharded(tx, initial, sharding)
+        assert_traces_are_sharded(tx, state, sharding)
         if axis_type == AxisType.Explicit:  # then shardings are parts of types
             assert jax.tree.map(jax.typeof, state) == jax.tree.map(jax.typeof, initial)
     assert_close(jax.device_get((updates, state)), jax.device_get((expected, expected_state)))
