@@ -35,7 +35,7 @@ def main() -> None:
         )
         run(study, console)
     except (ConfigError, DataError, RecordError) as error:
-        console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
         console.print("Stopped. The same command goes on from the last finished program.")

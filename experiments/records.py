@@ -128,9 +128,9 @@ class Records:
         )
         rounded.insert(0, "study", self._study)
         runs = rounded if self._runs.empty else pd.concat([self._runs, rounded], ignore_index=True)
-        write_atomically(self.folder / RUNS, runs.to_csv(index=False))
         self._runs = runs
-        self.write_manifest()
+        self.write_manifest()  # first: no table may stand without the configuration it was made by
+        write_atomically(self.folder / RUNS, runs.to_csv(index=False))
 
     def note_data(self, dataset: str, facts: Mapping[str, Any]) -> None:
         """Notes where a data set came from, for the manifest."""

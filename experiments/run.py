@@ -155,8 +155,8 @@ def train_cells(program: Program, cells: list[Cell], size: int) -> Iterator[list
                 **cell.fields(),
                 "epoch": epoch,
                 **{name: float(values[i]) for name, values in metrics.items()},
-                "seconds": (middle - start) / size,
-                "evaluation_seconds": (end - middle) / size,
+                "seconds": (middle - start) / len(cells),
+                "evaluation_seconds": (end - middle) / len(cells),
             }
             for i, cell in enumerate(cells)
         ]

@@ -157,8 +157,7 @@ class Program:
             out_specs=PartitionSpec(AXIS),
             check_vma=False,
         )
-        # Named: of one device XLA would call the outputs replicated, and compile again for them.
-        return jax.jit(spread, donate_argnums=0 if donate else (), out_shardings=self._cells)
+        return jax.jit(spread, donate_argnums=0 if donate else ())
 
     def _make(self, learning_rate: jax.Array, seed: jax.Array) -> optax.GradientTransformation:
         return self._optimizer(learning_rate, dataclasses.replace(self._training, seed=seed))

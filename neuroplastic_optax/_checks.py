@@ -1,10 +1,11 @@
 """Early, named errors for settings and trees that cannot work."""
 
+import math
+from numbers import Real
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 
 def check_number(
@@ -20,22 +21,22 @@ def check_number(
     Values known only at run time (traced or JAX arrays, schedules) are not looked at: under ``jit``
     they have no value yet, and outside it looking would wait for the device.
     """
-    if not isinstance(value, (int, float, np.number)):
+    if not isinstance(value, Real):  # Python's numbers and NumPy's scalars
         return
-    if not np.isfinite(value):
+    number = float(value)
+    if not math.isfinite(number):
         raise ValueError(f"{name} must be finite, got {value!r}.")
-    if at_least is not None and value < at_least:
+    if at_least is not None and number < at_least:
         raise ValueError(f"{name} must be at least {at_least}, got {value!r}.")
-    if above is not None and value <= above:
+    if above is not None and number <= above:
         raise ValueError(f"{name} must be above {above}, got {value!r}.")
-    if below is not None and value >= below:
+    if below is not None and number >= below:
         raise ValueError(f"{name} must be below {below}, got {value!r}.")
 
 
 def check_order(low_name: str, low: Any, high_name: str, high: Any) -> None:
     """Raises ``ValueError`` where two static numbers stand in the wrong order."""
-    numbers = (int, float, np.number)
-    if isinstance(low, numbers) and isinstance(high, numbers) and low > high:
+    if isinstance(low, Real) and isinstance(high, Real) and float(low) > float(high):
         raise ValueError(f"{low_name} must not exceed {high_name}, got {low!r} > {high!r}.")
 
 
@@ -53,4 +54,4 @@ def check_floating(tree: Any) -> None:
 
 def is_static_zero(value: Any) -> bool:
     """Whether a setting is a plain number equal to zero, known before tracing."""
-    return isinstance(value, (int, float, np.number)) and value == 0
+    return isinstance(value, Real) and value == 0

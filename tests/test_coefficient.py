@@ -154,10 +154,11 @@ def test_is_float32_or_wider(dtype, expected, tensorwise):
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (0,), (0, 3), (2, 1, 3)])
-def test_has_the_shape_of_the_leaf(shape):
+@pytest.mark.parametrize("tensorwise", [False, True])
+def test_has_the_shape_of_the_leaf_and_is_finite_even_without_entries(shape, tensorwise):
     g = jnp.ones(shape)
-    alpha = plasticity_coefficient(g, g, g, g)
-    chex.assert_shape(alpha, shape)
+    alpha = plasticity_coefficient(g, g, g, g, tensorwise=tensorwise)
+    chex.assert_shape(alpha, () if tensorwise else shape)
     chex.assert_tree_all_finite(alpha)
 
 

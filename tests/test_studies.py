@@ -166,7 +166,10 @@ STUDIES = {
         Noise(arms=("full", "sgd"), seeds=3, epochs=2, label_noise=(0.0, 0.4), batch_sizes=(8,)),
         set(),
     ),
-    "tune": (Tune(arms=("full", "sgd", "adam"), seeds=2, epochs=2), {"selections.csv"}),
+    "tune": (
+        Tune(arms=("full", "sgd", "adam"), seeds=2, epochs=2, budget=6),
+        {"selections.csv"},
+    ),
 }
 
 
@@ -297,7 +300,8 @@ class TestTune:
     def test_spends_the_same_budget_on_every_arm(self, done: Done):
         """But on those whose best rate lies at the edge of it: here SGD's."""
         tried = done.rows.groupby("arm")["learning_rate"].nunique()
-        assert tried["full"] == tried["adam"] == 7
+        assert tried["full"] == tried["adam"] == 6
+        assert tried["sgd"] > 6
         trials = read(done.folder, "selections.csv").set_index("arm")["trials"]
         assert tried.to_dict() == trials.to_dict()
 
