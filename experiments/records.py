@@ -128,18 +128,18 @@ class Records:
         )
         rounded.insert(0, "study", self._study)
         runs = rounded if self._runs.empty else pd.concat([self._runs, rounded], ignore_index=True)
-        self._runs = runs
-        self.write_manifest()  # first: no table may stand without the configuration it was made by
+        self._write_manifest(runs)  # first: no table may stand without what it was made by
         write_atomically(self.folder / RUNS, runs.to_csv(index=False))
+        self._runs = runs
 
     def note_data(self, dataset: str, facts: Mapping[str, Any]) -> None:
         """Notes where a data set came from, for the manifest."""
         self._data[dataset] = dict(facts)
 
-    def write_manifest(self) -> None:
+    def _write_manifest(self, runs: pd.DataFrame) -> None:
         """Writes down under what circumstances the records were made."""
-        arms = sorted(self._runs["arm"].unique()) if not self._runs.empty else []
-        seeds = sorted(int(seed) for seed in self._runs["seed"].unique()) if arms else []
+        arms = sorted(runs["arm"].unique())
+        seeds = sorted(int(seed) for seed in runs["seed"].unique())
         manifest = {
             "study": self._study,
             "configuration": self._configuration,

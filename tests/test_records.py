@@ -149,7 +149,7 @@ class TestFolder:
             with pytest.raises(RecordError, match=r"runs\.csv cannot be written: Is a directory"):
                 records.add(rows_of(CELLS[0]))
             assert not records.finished(CELLS[0]), "what is not written down is not on record"
-        assert names(tmp_path) == [".lock", "runs.csv"]
+        assert names(tmp_path) == [".lock", "manifest.json", "runs.csv"]
 
 
 class TestLock:

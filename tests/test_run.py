@@ -258,8 +258,6 @@ class TestData:
         with Records(tmp_path, "accuracy", {}) as records:
             Runner(records, load, Console(file=io.StringIO()))(cells(*ARMS, seeds=1))
         assert loaded == [WORKLOAD]
-        with Records(tmp_path, "accuracy", {}) as records:
-            records.write_manifest()
         manifest = pd.read_json(tmp_path / "manifest.json", typ="series")
         assert manifest["data"] == {
             "tiny": {
