@@ -48,4 +48,5 @@ def conformance_table(outcomes: dict[str, dict[str, bool]]) -> list[str]:
     for title in sorted(outcomes):
         cells = (f"{marks[outcomes[title].get(name)]:>2}" for name in names)
         lines.append(" ".join([title.ljust(width), *cells]))
-    return lines + [f"{column:>2} {name}" for column, name in enumerate(names, 1)]
+    columns = [f"{column:>2} {name}" for column, name in enumerate(names, 1)]
+    return [*lines, "✓ has the property, ✗ has it not, · not tested: its base has it not", *columns]

@@ -87,6 +87,17 @@ def test_eager_update_works_on_an_explicit_mesh():
 
 
 @every_axis_type
+def test_replicated_gradients_update_sharded_params(axis_type):
+    mesh, sharding = mesh_and_sharding(LAYOUTS["rows"], axis_type)
+    expected, _ = follow(OPTIMIZER.update, PARAMS, GRADIENTS)
+    with jax.set_mesh(mesh):
+        params = jax.device_put(PARAMS, sharding)
+        gradients = jax.device_put(GRADIENTS, NamedSharding(mesh, P()))
+        updates, _ = follow(jax.jit(OPTIMIZER.update), params, gradients)
+    chex.assert_trees_all_close(jax.device_get(updates), jax.device_get(expected), rtol=1e-5)
+
+
+@every_axis_type
 def test_state_is_created_where_the_params_lie(axis_type):
     """Also under jit, and from shapes that carry their sharding."""
     mesh, sharding = mesh_and_sharding(LAYOUTS["both"], axis_type)
