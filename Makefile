@@ -13,7 +13,7 @@ DEMO := results/demo
 
 demo: $(VENV)/.experiments ## five arms on 5,000 MNIST images: a table and a figure
 	$(BIN)/python -m experiments accuracy --dataset mnist5k --seeds 5 --epochs 10 \
-		--arms full gradient_only sgd adam sgd_homeostasis --out $(DEMO)
+		--arms full gradient_only sgd adam sgd_homeostasis --no-diagnostics --out $(DEMO)
 
 test: lint ## lint, types, doctests and tests
 	$(BIN)/python -m pytest -q -n auto

@@ -112,9 +112,11 @@ class Accuracy(Study):
 
     Attributes:
       learning_rate: one for all arms; left out, each arm takes its own default.
+      diagnostics: record what plasticity did in each epoch; compiling takes a few seconds longer.
     """
 
     learning_rate: float | None = None
+    diagnostics: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -124,8 +126,8 @@ class Accuracy(Study):
             )
 
     def workload(self) -> Workload:
-        """What the study's cells share; plasticity is watched."""
-        return dataclasses.replace(super().workload(), diagnostics=True)
+        """What the study's cells share."""
+        return dataclasses.replace(super().workload(), diagnostics=self.diagnostics)
 
     def cells(self) -> list[Cell]:
         """Every training run of the study."""

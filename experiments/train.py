@@ -130,10 +130,6 @@ class Program:
         """Loss and accuracy of every cell on the whole evaluated split: [cells] by name."""
         return self._evaluate(state, (), self._test)
 
-    def place(self, state: CellState) -> CellState:
-        """States from the host, back onto the devices."""
-        return jax.device_put(state, self._cells)
-
     def _place(self, seeds: np.ndarray, learning_rates: np.ndarray) -> tuple[jax.Array, ...]:
         cells = (np.asarray(seeds, np.uint32), np.asarray(learning_rates, np.float32))
         return jax.device_put(cells, self._cells)
