@@ -68,7 +68,7 @@ class TestHelp:
         assert code == 0
         for field, explanation in explanations(STUDIES[name][0]).items():
             option = f"--{field.replace('_', '-')}"
-            assert re.search(rf"{option} .{{0,80}}{re.escape(explanation[:30])}", text), option
+            assert re.search(rf"{option}[ ,].{{0,80}}{re.escape(explanation[:30])}", text), option
 
 
 class TestRefusals:
@@ -213,6 +213,7 @@ class TestRun:
             "epochs": 1,
             "batch_size": 128,
             "learning_rate": None,
+            "diagnostics": True,
         }
         assert manifest["arms"] == {"sgd": ARMS["sgd"].describe()}
         assert manifest["seeds"] == [0]

@@ -381,16 +381,6 @@ class TestMemory:
         assert set(shapes) == {whole, rest, test}
 
 
-class TestStates:
-    def test_come_back_from_the_host_as_they_went(self, sgd_program: Program):
-        cells = (np.array(PAIRED_SEEDS), np.full(4, 0.1))
-        state, _ = sgd_program.train_epoch(sgd_program.init(*cells), *cells)
-        returned = sgd_program.place(jax.device_get(state))
-        one, _ = sgd_program.train_epoch(state, *cells)
-        other, _ = sgd_program.train_epoch(returned, *cells)
-        jax.tree.map(np.testing.assert_array_equal, one, other)
-
-
 Steps = list[list[dict[str, np.ndarray]]]
 
 
