@@ -210,7 +210,8 @@ def layers(rows: pd.DataFrame, arm: str) -> Figure:
     grid[0, 0].set_ylabel("α (band: ±1 sd of entries)")
     grid[1, 0].set_ylabel("share of entries (%)")
     handles, labels = grid[0, 0].get_legend_handles_labels()
-    grid[0, 0].legend(handles[:2], labels[:2], frameon=False, fontsize=7)
+    place = {"loc": "center right", "bbox_to_anchor": (1.0, 0.68)}  # between band and extreme
+    grid[0, 0].legend(handles[:2], labels[:2], frameon=False, fontsize=7, **place)
     grid[1, 0].legend(frameon=False, fontsize=7)
     seeds = of_arm["seed"].nunique()
     dataset = DATASET_TITLES[rows["dataset"].iloc[0]]

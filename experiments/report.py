@@ -56,8 +56,10 @@ def summary_table(summary: pd.DataFrame) -> Table:
     return table
 
 
-def accuracy_report(rows: pd.DataFrame, table: Table, source: str) -> str:
-    """The report of the accuracy study."""
+def accuracy_report(
+    rows: pd.DataFrame, table: Table, published: pd.DataFrame | None, source: str
+) -> str:
+    """The report of the accuracy study; ``published`` are trajectories to compare with."""
     first = rows.iloc[0]
     return "\n".join(
         [
@@ -76,11 +78,33 @@ def accuracy_report(rows: pd.DataFrame, table: Table, source: str) -> str:
             "seconds of training a seed, without compilation and evaluation, all seeds training "
             "together.",
             "",
+            *_beside_published(rows, published),
             "![test accuracy by epoch](figure.png)",
             "",
             "No learning rate was tuned here: each arm runs at its default or at the one given.",
             "",
         ]
+    )
+
+
+def _beside_published(rows: pd.DataFrame, published: pd.DataFrame | None) -> list[str]:
+    """Final accuracies beside the published implementation's, where it was run by this protocol."""
+    if published is None:
+        return []
+    lines = []
+    for arm in rows["arm"].unique():
+        ours, theirs = (
+            100 * frame[(frame["arm"] == arm) & (frame["epoch"] == 10)]["test_accuracy"]
+            for frame in (rows, published)
+        )
+        if len(ours) and len(theirs):
+            apart = ours.mean() - theirs.mean()
+            lines.append(
+                f"- {ARMS[arm].label}: {ours.mean():.2f}% here ({len(ours)} seeds), "
+                f"{theirs.mean():.2f}% there ({len(theirs)} seeds), {apart:+.2f} points apart."
+            )
+    return (
+        ["After 10 epochs, beside the published implementation:", "", *lines, ""] if lines else []
     )
 
 

@@ -45,7 +45,9 @@ def accuracy(study: Accuracy, runner: Runner) -> report.Table:
     write_atomically(folder / SUMMARY, summary.to_csv(index=False))
     figures.save(figures.accuracy_by_epoch(rows), folder / FIGURE)
     source = runner.load(study.workload()).source
-    write_atomically(folder / REPORT, report.accuracy_report(rows, table, source))
+    published = reference.load(study.dataset) if study.dataset in reference.DATASETS else None
+    text = report.accuracy_report(rows, table, published, source)
+    write_atomically(folder / REPORT, text)
     return table
 
 

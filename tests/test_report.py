@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments import reference
 from experiments.configs import Cell, Workload
 from experiments.optimizers import ARMS
 from experiments.report import accuracy_report, markdown_table, mean_and_sd, summary_table
@@ -111,7 +112,7 @@ class TestAccuracyReport:
     def test_holds_the_table_and_the_figure(self):
         rows = rows_of(0)
         table = table_of(rows)
-        text = accuracy_report(rows, table, "IDX files")
+        text = accuracy_report(rows, table, None, "IDX files")
         assert tables_in(text) == [table]
         assert "](figure.png)" in text
         assert text.startswith("# ")
@@ -123,18 +124,30 @@ class TestAccuracyReport:
     )
     def test_says_what_was_run(self, dataset: str, epochs: int, seeds: int, title: str):
         rows = rows_of(0, dataset=dataset, epochs=epochs, seeds=seeds)
-        text = accuracy_report(rows, table_of(rows), "a source of its own")
+        text = accuracy_report(rows, table_of(rows), None, "a source of its own")
         assert text.splitlines()[0].endswith(f": {title}")
         assert f"{epochs} epochs" in text
         assert "batches of 33" in text
         assert f"{seeds} seeds" in text
         assert "a source of its own" in text
 
+    def test_compares_with_the_published_implementation_after_ten_epochs(self):
+        rows = rows_of(0, dataset="mnist", epochs=10, seeds=3)
+        published = reference.load("mnist")
+        text = accuracy_report(rows, table_of(rows), published, "IDX files")
+        ours, theirs = (
+            100 * frame.query("arm == 'full' and epoch == 10")["test_accuracy"].mean()
+            for frame in (rows, published)
+        )
+        assert f"{ours:.2f}% here" in text
+        assert f"{theirs:.2f}% there" in text
+        assert f"{ours - theirs:+.2f} points apart" in text
+
     def test_has_no_number_that_is_not_in_the_records(self):
         """Two reports of other rows differ in every number of their tables but the settings."""
         one, other = (rows_of(seed) for seed in (0, 1))
         tables = [
-            tables_in(accuracy_report(rows, table_of(rows), "IDX files"))[0]
+            tables_in(accuracy_report(rows, table_of(rows), None, "IDX files"))[0]
             for rows in (one, other)
         ]
         header = tables[0][0]

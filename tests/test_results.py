@@ -61,9 +61,19 @@ def test_the_committed_page_is_made_from_the_committed_records():
 def test_the_projects_readme_carries_the_headline_of_the_page():
     readme = (COMMITTED.parents[1] / "README.md").read_text("utf-8")
     headline = results.headline(COMMITTED)
-    assert len(headline) == 3
+    assert headline
     for line in headline:
         assert line in readme
+
+
+def test_the_headline_holds_the_claim_and_the_fair_test(tmp_path):
+    record_verdict(tmp_path)
+    record(tmp_path, "accuracy", "mnist", {"full": [97, 98], "gradient_only": [96, 98]})
+    claim, published, equal, rival = results.headline(tmp_path)
+    assert claim.startswith("- MNIST, published settings, untuned")
+    assert published.startswith("- Fashion-MNIST, published settings: full minus gradient-only")
+    assert "equal tuning: full minus gradient-only, full's bounds" in equal
+    assert "strongest tuned baseline: full minus Adam" in rival
 
 
 @pytest.mark.parametrize(
