@@ -12,7 +12,7 @@ def _uniform_fan_in(fan_in: int) -> nnx.Initializer:
     """U(±1/√fan_in), the published initialisation of weights and biases alike."""
     bound = fan_in**-0.5
 
-    def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return init

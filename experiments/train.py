@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -110,18 +111,25 @@ class Program:
         """Number of devices: a program's number of cells is a multiple of it."""
         return self._mesh.size
 
-    def compile(self, seeds: np.ndarray, learning_rates: np.ndarray) -> None:
+    def compile(
+        self, seeds: npt.NDArray[np.integer[Any]], learning_rates: npt.NDArray[np.floating[Any]]
+    ) -> None:
         """Compiles everything for a number of cells, so that no timing of an epoch includes it."""
         state = self.init(seeds, learning_rates)
         self._epoch.lower(state, self._place(seeds, learning_rates), self._train).compile()
         self._evaluate.lower(state, (), self._test).compile()
 
-    def init(self, seeds: np.ndarray, learning_rates: np.ndarray) -> CellState:
+    def init(
+        self, seeds: npt.NDArray[np.integer[Any]], learning_rates: npt.NDArray[np.floating[Any]]
+    ) -> CellState:
         """Initial states of the cells, stacked; both arguments are [cells]."""
         return self._init((), self._place(seeds, learning_rates), self._train)
 
     def train_epoch(
-        self, state: CellState, seeds: np.ndarray, learning_rates: np.ndarray
+        self,
+        state: CellState,
+        seeds: npt.NDArray[np.integer[Any]],
+        learning_rates: npt.NDArray[np.floating[Any]],
     ) -> tuple[CellState, dict[str, jax.Array]]:
         """One epoch of every cell: new states, and metrics [cells] by name. Donates ``state``."""
         return self._epoch(state, self._place(seeds, learning_rates), self._train)
@@ -130,7 +138,9 @@ class Program:
         """Loss and accuracy of every cell on the whole evaluated split: [cells] by name."""
         return self._evaluate(state, (), self._test)
 
-    def _place(self, seeds: np.ndarray, learning_rates: np.ndarray) -> tuple[jax.Array, ...]:
+    def _place(
+        self, seeds: npt.NDArray[np.integer[Any]], learning_rates: npt.NDArray[np.floating[Any]]
+    ) -> tuple[jax.Array, ...]:
         cells = (np.asarray(seeds, np.uint32), np.asarray(learning_rates, np.float32))
         return jax.device_put(cells, self._cells)
 

@@ -16,7 +16,7 @@ class Coefficient(NamedTuple):
     alpha_grad: jax.Array  # likewise
 
 
-def compute_dtype(dtype: jax.typing.DTypeLike) -> jnp.dtype:
+def compute_dtype(dtype: jax.typing.DTypeLike) -> jax.typing.DTypeLike:
     """The dtype for ratios, norms and means of a leaf: float32, or the leaf's own where wider.
 
     >>> compute_dtype(jnp.bfloat16), compute_dtype(jnp.float64)
