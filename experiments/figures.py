@@ -80,7 +80,7 @@ def draw_by_epoch(axes: Axes, rows: pd.DataFrame, column: str) -> None:
 def _title(rows: pd.DataFrame, what: str) -> str:
     seeds = rows["seed"].nunique()
     band = f"mean of {seeds} seeds, band ±1 standard deviation" if seeds > 1 else "one seed"
-    return f"{DATASET_TITLES[rows['dataset'].iloc[0]]}: {what} ({band})"
+    return f"{DATASET_TITLES[rows['dataset'].iloc[0]]}: {what}\n({band})"
 
 
 def accuracy_by_learning_rate(summary: pd.DataFrame, rows: pd.DataFrame) -> Figure:
@@ -167,7 +167,7 @@ def dynamics(rows: pd.DataFrame, published: pd.DataFrame | None) -> Figure:
         handles += panels[0].plot([], [], color="0.3", linestyle="--", marker="x")
         labels += ["published implementation, mean of 3 seeds"]
     panels[0].legend(handles, labels, frameon=False, fontsize=8)
-    figure.suptitle(f"{_title(rows, 'what plasticity does')}\nnorms over a whole epoch's steps")
+    figure.suptitle(f"{_title(rows, 'what plasticity does; norms over an epoch')}")
     return figure
 
 

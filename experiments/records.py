@@ -202,8 +202,7 @@ def read_runs(path: Path) -> pd.DataFrame:
         return pd.DataFrame()
     try:
         text = path.read_text()
-        whole = io.StringIO(text[: text.rfind("\n") + 1])
-        runs = pd.read_csv(whole, float_precision="round_trip")
+        runs = pd.read_csv(io.StringIO(text[: text.rfind("\n") + 1]))
         runs = runs.assign(**{name: DEFAULTS[name] for name in DEFAULTS.keys() - set(runs)})
         sizes = runs.groupby(CELL_COLUMNS, dropna=False)["epoch"].transform("size")
     except (OSError, ValueError, KeyError) as error:
