@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 CACHE := $(CURDIR)/$(VENV)/.cache
 export PYTHONPYCACHEPREFIX := $(CACHE)/python
 export MPLCONFIGDIR := $(CACHE)/matplotlib
+export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 DEMO := results/demo
