@@ -14,9 +14,9 @@ from experiments.optimizers import ARMS
 from experiments.records import MANIFEST, RUNS, read_runs, write_atomically
 from experiments.report import Table, markdown_table
 from experiments.statistics import PairedComparison, Verdict, verdict
+from experiments.studies import COMPARISONS
 from experiments.summary import compare_arms
 
-COMPARISONS = "comparisons.csv"
 PUBLISHED = ("full", "gradient_only")
 CONTROLS = ("gradient_only_wide", "permuted", "random", "norm_matched")
 AGREEMENT = {
@@ -25,8 +25,6 @@ AGREEMENT = {
     Verdict.NO_PRACTICAL_DIFFERENCE: "no: no difference of practical size",
     Verdict.NOT_SHOWN: "not shown",
 }
-
-
 PAGE = "README.md"
 
 

@@ -12,6 +12,7 @@ from experiments.hypotheses import Competitor, Hypothesis
 from experiments.records import Records
 from experiments.report import comparison_frame
 from experiments.statistics import paired_comparison
+from experiments.studies import COMPARISONS
 
 COMMITTED = Path(__file__).parents[1] / "docs" / "results"
 
@@ -27,7 +28,7 @@ def record_verdict(folder):
         for rate in ("published" if arm == "gradient_only" else "tuned",)
     ]
     table = comparison_frame(hypotheses, [same] * len(arms), [0.5] * len(arms))
-    table.to_csv(folder / "verdict-fashion_mnist" / results.COMPARISONS, index=False)
+    table.to_csv(folder / "verdict-fashion_mnist" / COMPARISONS, index=False)
 
 
 def record(folder, study, dataset, accuracy):
