@@ -7,12 +7,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter, ScalarFormatter
 
 from experiments.optimizers import ABLATIONS, ARMS
 from experiments.records import write_atomically
 from experiments.statistics import MARGIN, PairedComparison
+from neuroplastic_optax import ALPHA_EDGES
 
 # Okabe and Ito's colours (and a wine for their yellow, which is faint on white), told apart by
 # colour-blind readers; an arm has the same one everywhere.
@@ -45,6 +47,9 @@ DATASET_TITLES = {
     "fashion_mnist": "Fashion-MNIST",
     "cifar10": "CIFAR-10",
 }
+
+
+SMALLEST_SHARE = 1e-3  # percent: where the colours of a histogram begin
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -172,34 +177,41 @@ def dynamics(rows: pd.DataFrame, published: pd.DataFrame | None) -> Figure:
 
 
 def layers(rows: pd.DataFrame, arm: str) -> Figure:
-    """The distribution of α in each leaf by epoch: moments and range, and shares at the bounds."""
+    """The distribution of α in each leaf by epoch, and the shares at the bounds."""
     of_arm = rows[rows["arm"] == arm]
     leaves = [name.partition("/")[2] for name in rows.columns if name.startswith("alpha_mean/")]
     kernels_first = sorted(leaves, key=lambda leaf: (leaf.rpartition("/")[2] != "kernel", leaf))
     figure, grid = plt.subplots(
         2,
         len(leaves),
-        figsize=(2.6 * len(leaves), 5.2),
+        figsize=(2.6 * len(leaves), 5.8),
         sharex=True,
         sharey="row",
         squeeze=False,
         layout="constrained",
+        height_ratios=(3, 2),
     )
     shares = {
         "fraction_at_max": ("α ≥ upper bound", "#D55E00"),
         "fraction_at_min": ("α ≤ lower bound", "#0072B2"),
         "fraction_negative": ("α < 0", "#000000"),
     }
+    width = ALPHA_EDGES[1] - ALPHA_EDGES[0]
+    # The two open ends of the histogram are drawn as wide as the other bins.
+    heights = np.array([ALPHA_EDGES[0] - width, *ALPHA_EDGES, ALPHA_EDGES[-1] + width])
     for (top, bottom), leaf in zip(grid.T, kernels_first, strict=True):
         epochs = of_arm.groupby("epoch")
-        mean, sd = epochs[f"alpha_mean/{leaf}"].mean(), epochs[f"alpha_std/{leaf}"].mean()
-        top.plot(mean.index, mean, color=COLOURS[arm], label="mean")
-        top.fill_between(mean.index, mean - sd, mean + sd, color=COLOURS[arm], alpha=0.25)
-        for extreme in ("alpha_min", "alpha_max"):
-            values = epochs[f"{extreme}/{leaf}"]
-            extremes = values.min() if extreme == "alpha_min" else values.max()
-            top.plot(extremes.index, extremes, color="0.4", linestyle=":", label="extremes")
-        top.axhline(0, color="0.6", linewidth=0.8)
+        numbers = np.array(sorted(of_arm["epoch"].unique()))
+        histogram = np.array([100 * epochs[name].mean() for name in histogram_columns(leaf)])
+        image = top.pcolormesh(
+            np.append(numbers - 0.5, numbers[-1] + 0.5),
+            heights,
+            np.ma.masked_less_equal(histogram, 0),
+            norm=LogNorm(SMALLEST_SHARE, 100),
+            cmap="viridis",
+        )
+        mean = epochs[f"alpha_mean/{leaf}"].mean()
+        top.plot(mean.index, mean, color="white", marker=".", markersize=4, label="mean")
         top.set_title(leaf, fontsize=9)
         for column, (label, colour) in shares.items():
             share = 100 * epochs[f"{column}/{leaf}"].mean()
@@ -207,16 +219,26 @@ def layers(rows: pd.DataFrame, arm: str) -> Figure:
         bottom.set(xlabel="epoch")
         bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
         bottom.set_yscale("symlog", linthresh=0.01)
-    grid[0, 0].set_ylabel("α (band: ±1 sd of entries)")
+        bottom.set_ylim(bottom=0)
+    ticks = (heights[0], *ALPHA_EDGES[::5], heights[-1])
+    grid[0, 0].set_yticks(ticks, ["below 0", *(f"{edge:g}" for edge in ALPHA_EDGES[::5]), "above"])
+    grid[0, 0].set_ylabel("α")
+    grid[0, 0].legend(fontsize=7, facecolor="0.3", labelcolor="white", loc="upper left")
     grid[1, 0].set_ylabel("share of entries (%)")
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    place = {"loc": "center right", "bbox_to_anchor": (1.0, 0.68)}  # between band and extreme
-    grid[0, 0].legend(handles[:2], labels[:2], frameon=False, fontsize=7, **place)
     grid[1, 0].legend(frameon=False, fontsize=7)
+    figure.colorbar(image, ax=grid[0], label=f"share of entries per {width:g} of α (%)")
     seeds = of_arm["seed"].nunique()
     dataset = DATASET_TITLES[rows["dataset"].iloc[0]]
-    figure.suptitle(f"{dataset}: α by leaf and epoch, {ARMS[arm].label} (over {seeds} seeds)")
+    figure.suptitle(
+        f"{dataset}: distribution of α by leaf and epoch, {ARMS[arm].label} "
+        f"(all steps of an epoch, mean of {seeds} seeds; white: no entry)"
+    )
     return figure
+
+
+def histogram_columns(leaf: str) -> list[str]:
+    """The columns of a leaf's histogram of α, from its lowest bin on."""
+    return [f"alpha_from_{edge}/{leaf}" for edge in ("-inf", *(f"{e:g}" for e in ALPHA_EDGES))]
 
 
 def low_data(summary: pd.DataFrame, dataset: str, seeds: int) -> Figure:

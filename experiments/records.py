@@ -120,12 +120,11 @@ class Records:
 
     def add(self, rows: pd.DataFrame) -> None:
         """Adds the rows of finished cells and writes them down."""
-        measured = rows.columns.difference(CELL_COLUMNS)  # what names a cell keeps all its digits
-        rounded = rows.assign(
-            **rows[measured].map(
-                lambda x: float(f"{x:.{SIGNIFICANT_DIGITS}g}") if isinstance(x, float) else x
-            )
+        named = rows.columns.isin(CELL_COLUMNS)  # what names a cell keeps all its digits
+        measured = rows.loc[:, ~named].map(
+            lambda x: float(f"{x:.{SIGNIFICANT_DIGITS}g}") if isinstance(x, float) else x
         )
+        rounded = pd.concat([rows.loc[:, named], measured], axis=1)
         rounded.insert(0, "study", self._study)
         runs = rounded if self._runs.empty else pd.concat([self._runs, rounded], ignore_index=True)
         self._write_manifest(runs)  # first: no table may stand without what it was made by

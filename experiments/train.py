@@ -224,7 +224,11 @@ class Program:
         optimizer = self._make(learning_rate, seed)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"train_loss": loss, **npx.diagnostics(opt_state, params)}
+        metrics = {
+            "train_loss": loss,
+            **npx.diagnostics(opt_state, params),
+            **_histograms(opt_state, params),
+        }
         return CellState(params, variables, opt_state, state.step + 1), metrics
 
     def _evaluate_cell(self, state: CellState, data: Arrays) -> dict[str, jax.Array]:
@@ -263,6 +267,19 @@ def _key(seed: jax.Array, purpose: Literal["init", "order", "noise"]) -> jax.Arr
 
 def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
+
+
+def _histograms(opt_state: Any, params: Any) -> dict[str, jax.Array]:
+    """The share of each leaf's entries with α from an edge on, up to the next, where it is kept."""
+    histogram = optax.tree.get(opt_state, "alpha_histogram")
+    if histogram is None:
+        return {}
+    edges = ("-inf", *(f"{edge:g}" for edge in npx.ALPHA_EDGES))
+    return {
+        f"alpha_from_{edge}/{npx.leaf_path(path)}": histogram[row, column]
+        for row, (path, _) in enumerate(jax.tree_util.tree_leaves_with_path(params))
+        for column, edge in enumerate(edges)
+    }
 
 
 def _over_epoch(name: str, steps: dict[str, jax.Array]) -> jax.Array:

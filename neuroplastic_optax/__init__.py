@@ -9,6 +9,7 @@ from neuroplastic_optax._alias import adamw_with_plasticity as adamw_with_plasti
 from neuroplastic_optax._alias import gradient_only as gradient_only
 from neuroplastic_optax._alias import neuroplastic as neuroplastic
 from neuroplastic_optax._coefficient import plasticity_coefficient as plasticity_coefficient
+from neuroplastic_optax._diagnostics import ALPHA_EDGES as ALPHA_EDGES
 from neuroplastic_optax._diagnostics import HomeostasisDiagnostics as HomeostasisDiagnostics
 from neuroplastic_optax._diagnostics import PlasticityDiagnostics as PlasticityDiagnostics
 from neuroplastic_optax._diagnostics import diagnostics as diagnostics
@@ -28,6 +29,7 @@ from neuroplastic_optax._scopes import classifier as classifier
 from neuroplastic_optax._scopes import convolution_kernels as convolution_kernels
 from neuroplastic_optax._scopes import early_blocks as early_blocks
 from neuroplastic_optax._scopes import late_blocks as late_blocks
+from neuroplastic_optax._scopes import leaf_path as leaf_path
 from neuroplastic_optax._scopes import scope as scope
 from neuroplastic_optax._transform import add_bounded_plasticity as add_bounded_plasticity
 from neuroplastic_optax._transform import add_orthogonal_plasticity as add_orthogonal_plasticity

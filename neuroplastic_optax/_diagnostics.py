@@ -31,6 +31,9 @@ class PlasticityDiagnostics(NamedTuple):
       modulated_update_norm: 2-norm of the outgoing update.
       per_leaf: the fields above leaf by leaf, float32 [leaves, 9], rows in the order of
         ``jax.tree.leaves``; None unless asked for.
+      alpha_histogram: share of each leaf's entries by α, float32 [leaves, 32]: below the first of
+        ``ALPHA_EDGES``, from each edge up to the next, and from the last one on; None unless asked
+        for by leaf.
     """
 
     alpha_mean: jax.Array
@@ -43,6 +46,7 @@ class PlasticityDiagnostics(NamedTuple):
     raw_gradient_norm: jax.Array
     modulated_update_norm: jax.Array
     per_leaf: jax.Array | None = None
+    alpha_histogram: jax.Array | None = None
 
 
 class HomeostasisDiagnostics(NamedTuple):
@@ -57,7 +61,9 @@ class HomeostasisDiagnostics(NamedTuple):
     effective_update_norm: jax.Array
 
 
-STATISTICS = PlasticityDiagnostics._fields[:-1]
+STATISTICS = PlasticityDiagnostics._fields[:-2]
+ALPHA_EDGES = tuple(i / 10 for i in range(31))
+"""The edges of the histograms of α: 0, 0.1, ..., 3; the published bounds are among them."""
 
 
 def check_diagnostics(value: Diagnostics) -> None:
@@ -72,10 +78,15 @@ def init_diagnostics(
     """Zeros of the shapes that :func:`measure` returns."""
     if not diagnostics:
         return None
-    per_leaf = jnp.zeros((len(jax.tree.leaves(params)), len(STATISTICS)), jnp.float32)
-    scalars = {name: jnp.zeros((), jnp.float32) for name in STATISTICS}
+    leaves = len(jax.tree.leaves(params))
+    by_leaf = {"per_leaf": len(STATISTICS), "alpha_histogram": len(ALPHA_EDGES) + 1}
     return PlasticityDiagnostics(
-        **scalars, per_leaf=per_leaf if diagnostics == "per_leaf" else None
+        **{name: jnp.zeros((), jnp.float32) for name in STATISTICS},
+        **{
+            name: jnp.zeros((leaves, columns), jnp.float32)
+            for name, columns in by_leaf.items()
+            if diagnostics == "per_leaf"
+        },
     )
 
 
@@ -95,7 +106,8 @@ def measure(
         _measure_leaf(alpha, gradient, update, min_alpha, max_alpha)
         for alpha, gradient, update in zip(alphas, gradients, updates, strict=True)
     ]
-    leaves = PlasticityDiagnostics(*(jnp.stack(column) for column in zip(*rows, strict=True)))
+    columns = [jnp.stack(column) for column in zip(*rows, strict=True)]
+    leaves = PlasticityDiagnostics(*columns)
     sizes = jnp.asarray([gradient.size for gradient in gradients], jnp.float32)
     share = sizes / jnp.maximum(jnp.sum(sizes), 1)
 
@@ -113,7 +125,16 @@ def measure(
         fraction_negative=average(leaves.fraction_negative),
         raw_gradient_norm=jnp.linalg.norm(leaves.raw_gradient_norm),
         modulated_update_norm=jnp.linalg.norm(leaves.modulated_update_norm),
-        per_leaf=jnp.stack(leaves[:-1], axis=1) if diagnostics == "per_leaf" else None,
+        **(
+            {
+                "per_leaf": jnp.stack(columns, axis=1),
+                "alpha_histogram": jnp.stack(
+                    [_histogram(*pair) for pair in zip(alphas, gradients, strict=True)]
+                ),
+            }
+            if diagnostics == "per_leaf"
+            else {}
+        ),
     )
 
 
@@ -142,6 +163,15 @@ def _measure_leaf(
     return tuple(statistic.astype(jnp.float32) for statistic in statistics)
 
 
+def _histogram(alpha: jax.Array, gradient: jax.Array) -> jax.Array:
+    """Share of a leaf's entries between the edges; zeros for a zero-size leaf."""
+    edges = jnp.asarray(ALPHA_EDGES, alpha.dtype)
+    alpha = jnp.broadcast_to(alpha, gradient.shape).reshape(*gradient.shape, 1)
+    reached = jnp.sum(alpha >= edges.reshape((1,) * gradient.ndim + (-1,)), range(gradient.ndim))
+    cumulative = jnp.concatenate([jnp.full(1, gradient.size), reached, jnp.zeros(1, reached.dtype)])
+    return (-jnp.diff(cumulative) / max(gradient.size, 1)).astype(jnp.float32)
+
+
 def global_norm(tree: Any) -> jax.Array:
     """2-norm over all leaves, reduced in float32 or wider: a float32 scalar."""
     wide = jax.tree.map(lambda leaf: leaf.astype(compute_dtype(leaf.dtype)), tree)
@@ -154,7 +184,9 @@ def diagnostics(opt_state: Any, params: optax.Params | None = None) -> dict[str,
     Keys are the field names of :class:`PlasticityDiagnostics` and
     :class:`HomeostasisDiagnostics`; a leaf's statistic is at ``"alpha_mean/encoder/kernel"``. Where
     a chain holds several transformations with diagnostics, later ones override fields of the same
-    name. Works inside ``jit`` and on vmapped states (every value then has the mapped axes).
+    name. Works inside ``jit`` and on vmapped states (every value then has the mapped axes). Every
+    value is a scalar; the histograms stay in the state, at ``optax.tree.get(opt_state,
+    "alpha_histogram")``.
 
     Args:
       opt_state: any optimizer state, of a chain, a wrapper or a single transformation.
@@ -186,6 +218,7 @@ def diagnostics(opt_state: Any, params: optax.Params | None = None) -> dict[str,
         # In the state of an `nnx.Optimizer` each array is inside a variable.
         fields = {name: jnp.asarray(x) for name, x in found._asdict().items() if x is not None}
         per_leaf = fields.pop("per_leaf", None)
+        fields.pop("alpha_histogram", None)
         flat.update(fields)
         if per_leaf is not None:
             flat.update(_by_path(per_leaf, params))

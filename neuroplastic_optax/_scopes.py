@@ -13,6 +13,14 @@ MaskFn = Callable[[optax.Params], Any]
 def leaf_path(path: tuple[Any, ...]) -> str:
     """A leaf's path as text, ``"encoder/dense/kernel"``, the same for Linen and NNX trees.
 
+    Names the rows of :class:`PlasticityDiagnostics` by leaf, and is what :func:`scope` matches.
+
+    Args:
+      path: the path of a leaf, as in ``jax.tree_util.tree_leaves_with_path``.
+
+    Returns:
+      The names of the path's nodes, joined by ``/``.
+
     >>> leaf_path((jax.tree_util.DictKey("dense"), jax.tree_util.DictKey("kernel")))
     'dense/kernel'
     """

@@ -16,7 +16,7 @@ import neuroplastic_optax as npx
 
 SHAPES = {"empty": (0, 3), "large": (16, 5), "single": (1,), "scalar": ()}
 NON_EMPTY = [name for name in sorted(SHAPES) if name != "empty"]
-STATISTICS = npx.PlasticityDiagnostics._fields[:-1]
+STATISTICS = npx.PlasticityDiagnostics._fields[:-2]
 
 
 def random_tree(seed, shapes=SHAPES, scale=1.0):
@@ -100,6 +100,33 @@ def test_rows_are_the_statistics_of_each_leaf():
         *STATISTICS,
         *(f"{name}/{leaf}" for name in STATISTICS for leaf in SHAPES),
     }
+
+
+@pytest.mark.parametrize("settings", [{}, {"plasticity_scale": 6.0}, {"tensorwise": True}], ids=str)
+def test_histograms_are_numpys(settings):
+    _, state = follow(npx.scale_by_plasticity(diagnostics="per_leaf", **settings))
+    histograms = optax.tree.get(state, "alpha_histogram")
+    chex.assert_shape(histograms, (len(SHAPES), len(npx.ALPHA_EDGES) + 1))
+    edges = np.array([-np.inf, *np.float32(npx.ALPHA_EDGES), np.inf], np.float32)
+    for row, (leaf, alpha) in zip(
+        np.asarray(histograms),
+        sorted(alphas_after(state, GRADIENTS[-1], **settings).items()),
+        strict=True,
+    ):
+        # NumPy's last bin is closed at infinity, which no α reaches.
+        counts, _ = np.histogram(np.ravel(alpha), edges)
+        np.testing.assert_allclose(row, counts / max(alpha.size, 1), atol=1e-6, err_msg=leaf)
+        assert leaf == "empty" or row.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("bound", ["min_alpha", "max_alpha"])
+def test_histograms_count_a_bound_in_the_bin_that_begins_there(bound):
+    settings = {"min_alpha": 0.2, "max_alpha": 0.7}
+    g = jnp.asarray([0.0, 1.0, 1.0, 1.0]) if bound == "min_alpha" else jnp.ones(4)
+    tx = npx.scale_by_plasticity(diagnostics="per_leaf", **settings)
+    _, state = tx.update(g, tx.init(g))
+    at_bound = state.diagnostics.alpha_histogram[0, npx.ALPHA_EDGES.index(settings[bound]) + 1]
+    assert float(at_bound) == (0.25 if bound == "min_alpha" else 1.0)
 
 
 def test_are_zero_before_the_first_step():

@@ -15,7 +15,14 @@ import pytest
 
 from experiments.configs import Cell, Workload
 from experiments.data import DATASETS
-from experiments.figures import COLOURS, DATASET_TITLES, accuracy_by_epoch, save
+from experiments.figures import (
+    COLOURS,
+    DATASET_TITLES,
+    accuracy_by_epoch,
+    histogram_columns,
+    layers,
+    save,
+)
 from experiments.optimizers import ARMS
 from experiments.records import RecordError
 
@@ -114,6 +121,26 @@ class TestAccuracyByEpoch:
         before = rows.copy()
         accuracy_by_epoch(rows)
         pd.testing.assert_frame_equal(rows, before)
+
+
+class TestLayers:
+    def test_draws_each_leaf_s_histogram_and_its_shares_at_the_bounds(self):
+        rows = rows_of("full", seeds=2)
+        planted = dict.fromkeys(histogram_columns("kernel"), 0.0)
+        planted |= {"alpha_from_0.2/kernel": 0.75, "alpha_from_1.1/kernel": 0.25}
+        planted |= {"alpha_mean/kernel": 0.4, "fraction_at_min/kernel": 0.75}
+        planted |= {"fraction_at_max/kernel": 0.0, "fraction_negative/kernel": 0.0}
+        top, bottom, *_ = layers(rows.assign(**planted), "full").axes
+        (mesh,) = top.collections
+        heights = mesh.get_coordinates()[:-1, 0, 1]  # lower edges of the bins
+        drawn = {
+            round(float(height), 1): share
+            for height, share in zip(heights, mesh.get_array()[:, 0], strict=True)
+            if share is not np.ma.masked
+        }
+        assert drawn == {0.2: 75.0, 1.1: 25.0}
+        lines = {line.get_label(): line.get_ydata() for line in bottom.get_lines()}
+        np.testing.assert_allclose(lines["α ≤ lower bound"], 75.0)
 
 
 class TestSave:

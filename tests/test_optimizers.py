@@ -149,7 +149,7 @@ class TestWhatAProgramReliesOn:
 
     @every_arm
     def test_diagnostics_are_kept_where_there_are_any_and_they_are_asked_for(self, name: str):
-        plasticity = set(PlasticityDiagnostics._fields) - {"per_leaf"}
+        plasticity = set(PlasticityDiagnostics._fields) - {"per_leaf", "alpha_histogram"}
         homeostasis = set(HomeostasisDiagnostics._fields)
         kept = (plasticity if name in PLASTIC else set()) | (
             set() if name in PLAIN else homeostasis

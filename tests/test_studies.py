@@ -99,6 +99,7 @@ class Outcome:
             names += STATISTICS
             if self.diagnostics == "per_leaf":
                 names += [f"{name}/{leaf}" for name in STATISTICS for leaf in LEAVES]
+                names += [name for leaf in LEAVES for name in figures.histogram_columns(leaf)]
         values = {name: self._draw(seeds, name) for name in names}
         return state, {"train_loss": 1 / state.epoch + self._draw(seeds, "loss"), **values}
 

@@ -14,6 +14,7 @@ from flax import nnx
 
 import neuroplastic_optax as npx
 from experiments import train
+from experiments.figures import histogram_columns
 from experiments.optimizers import ARMS, Factory, Training
 from experiments.train import Arrays, CellState, Program, Task
 
@@ -446,5 +447,14 @@ class TestDiagnostics:
     ):
         results = {"train_loss", "test_loss", "test_accuracy"}
         fields = npx.PlasticityDiagnostics._fields + npx.HomeostasisDiagnostics._fields
-        assert set(five.metrics[0]) == results | set(fields) - {"per_leaf"}
+        assert set(five.metrics[0]) == results | set(fields) - {"per_leaf", "alpha_histogram"}
         assert set(paired["sgd"].metrics[0]) == set(paired["adam"].metrics[0]) == results
+
+    def test_have_a_histogram_of_each_leaf_that_is_the_mean_over_the_steps(self):
+        program = make_program(ARMS["full"].make, diagnostics="per_leaf")
+        metrics = run(program, (0,), (0.1,)).metrics
+        for of_epoch in metrics:
+            shares = np.array([of_epoch[name] for name in histogram_columns("kernel")])
+            assert shares.sum() == pytest.approx(1, abs=1e-5)
+            at_min = of_epoch["fraction_at_min/kernel"] - of_epoch["fraction_negative/kernel"]
+            assert shares[:4].sum() >= at_min - 1e-6, "bins that end above 0.2 hold α = 0.2"
