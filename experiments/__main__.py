@@ -1,9 +1,12 @@
 """The command line: ``python -m experiments STUDY [options]``."""
 
+import argparse
+import contextlib
 import dataclasses
 import functools
 import os
 import sys
+from typing import get_args
 
 import jax
 import rich.table
@@ -12,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from experiments import studies, tasks
-from experiments.configs import ConfigError, Study
+from experiments.configs import ConfigError, Preset, Study
 from experiments.data import DataError
 from experiments.records import RecordError, Records
 from experiments.report import Table
@@ -20,7 +23,7 @@ from experiments.run import Runner
 
 PLACES = ("out", "data_dir", "raw_dir")  # where things lie says nothing about what they are
 # May change: every record names its own, and finished runs are kept.
-VARIABLE = ("arms", "seeds", "ablation_seeds", "budget", "tuned")
+VARIABLE = ("preset", "arms", "seeds", "ablation_seeds", "budget", "tuned", "baselines")
 
 
 def main() -> None:
@@ -28,8 +31,12 @@ def main() -> None:
     jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     console = Console()
     try:
-        study = tyro.extras.subcommand_cli_from_dict(
-            {name: config for name, (config, _) in studies.STUDIES.items()},
+        preset = _preset(sys.argv[1:])
+        study = tyro.extras.overridable_config_cli(
+            {
+                name: ((config.__doc__ or "").partition("\n")[0], config.at(preset))
+                for name, (config, _) in studies.STUDIES.items()
+            },
             prog="python -m experiments",
             description=__doc__,
         )
@@ -40,6 +47,15 @@ def main() -> None:
     except KeyboardInterrupt:
         console.print("Stopped. The same command goes on from the last finished program.")
         sys.exit(130)
+
+
+def _preset(arguments: list[str]) -> Preset:
+    """The preset that is asked for, whose sizes are the defaults of all other options."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", choices=get_args(Preset), default="paper")
+    with contextlib.suppress(argparse.ArgumentError, SystemExit), contextlib.redirect_stderr(None):
+        return parser.parse_known_args(arguments)[0].preset
+    return "paper"  # what is wrong with it is for the whole command line to say
 
 
 def run(study: Study, console: Console) -> None:

@@ -2,19 +2,34 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal, Self
 
 from experiments.data import DATASETS
 from experiments.hypotheses import ARMS_OF_HYPOTHESES
-from experiments.optimizers import ABLATIONS, ARMS, PLASTIC, Diagnostics
+from experiments.optimizers import (
+    ABLATIONS,
+    ARMS,
+    DESIGN_SPACE,
+    FAIR_TEST,
+    FAMILIES,
+    PLASTIC,
+    SELECTION,
+    Diagnostics,
+)
 
-Model = Literal["mlp", "resnet18"]
+Model = Literal["mlp", "resnet18", "transformer"]
 Split = Literal["test", "validation"]
 Regime = Literal["equal epochs", "equal steps"]
+Preset = Literal["smoke", "cpu", "paper"]
+Sizes = Mapping[Preset, Mapping[str, Any]]
+
+MODELS: dict[str, Model] = {"cifar10": "resnet18", "python_source": "transformer"}
 
 FIRST_LEARNING_RATES = 5
 FIRST_TUNING_SEED = 1000  # far from those of every other study
+RESNET_WIDTH = 64
 
 
 class ConfigError(ValueError):
@@ -27,10 +42,12 @@ class Workload:
 
     Attributes:
       dataset: name of the data set.
-      model: the paper's MLP, or ResNet-18 for CIFAR-10.
+      model: the paper's MLP, ResNet-18 for CIFAR-10, or a causal transformer for text.
       epochs: passes over the training images.
       batch_size: images a step; an epoch's last step takes what is left.
       fraction: share of the training images, nested and balanced over the classes.
+      test_fraction: share of the evaluated images, the first ones.
+      width: channels of ResNet-18's first stage; no other model has one.
       label_noise: share of the training labels that are replaced by a wrong one.
       split: what is evaluated: the test images, or a part of the training images held out from it.
       diagnostics: record what plasticity did, where the arm has it; "per_leaf" in each leaf too.
@@ -41,6 +58,8 @@ class Workload:
     epochs: int = 10
     batch_size: int = 128
     fraction: float = 1.0
+    test_fraction: float = 1.0
+    width: int = RESNET_WIDTH
     label_noise: float = 0.0
     split: Split = "test"
     diagnostics: Diagnostics = False
@@ -70,7 +89,10 @@ class Study:
     """Settings that every study takes.
 
     Attributes:
-      dataset: mnist5k (5,000 MNIST images, always there), mnist, fashion_mnist or cifar10.
+      preset: sizes of all that is not named: smoke (a minute at most, to see that it runs), cpu
+        (well under an hour on two cores) or paper (the full protocol).
+      dataset: mnist5k (5,000 MNIST images, always there), mnist, fashion_mnist, cifar10 or
+        python_source (the sources of Python's standard library).
       arms: full, gradient_only, sgd, momentum, adam, adamw, rmsprop, and those that an unknown name
         is answered with.
       seeds: number of training runs an arm; seed i starts every arm from the same parameters and
@@ -82,6 +104,10 @@ class Study:
       raw_dir: folder with raw files (IDX, CIFAR-10 binary) that you have already.
     """
 
+    sizes: ClassVar[Sizes] = {"smoke": {"dataset": "mnist5k", "seeds": 2, "epochs": 1}}
+    """What a preset changes in the defaults, which are the paper's protocol."""
+
+    preset: Preset = "paper"
     dataset: str = "mnist5k"
     arms: tuple[str, ...] = ("full", "gradient_only")
     seeds: int = 5
@@ -97,12 +123,30 @@ class Study:
         if len(set(self.arms)) != len(self.arms):
             raise ConfigError(f"arms must differ, got {' '.join(self.arms)}.")
         for name in ("seeds", "epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
+            _check_at_least_one(name, getattr(self, name))
+
+    @classmethod
+    def at(cls, preset: Preset) -> Self:
+        """The study at a preset's sizes."""
+        return cls(preset=preset, **cls.sizes.get(preset, {}))
+
+    def reductions(self) -> dict[str, tuple[Any, Any]]:
+        """What is not as in the full protocol, of all that presets change: value, and the full one.
+
+        >>> Accuracy(epochs=2).reductions()
+        {'epochs': (2, 10)}
+        """
+        full = type(self)()
+        changed = dict.fromkeys(name for sizes in self.sizes.values() for name in sizes)
+        return {
+            name: (getattr(self, name), getattr(full, name))
+            for name in changed
+            if name != "dataset" and getattr(self, name) != getattr(full, name)
+        }
 
     def workload(self) -> Workload:
         """What the study's cells share."""
-        model: Model = "resnet18" if self.dataset == "cifar10" else "mlp"
+        model = MODELS.get(self.dataset, "mlp")
         return Workload(self.dataset, model, self.epochs, self.batch_size)
 
 
@@ -179,6 +223,8 @@ class LowData(Study):
       fractions: shares of the training images, nested and balanced over the classes.
     """
 
+    sizes: ClassVar[Sizes] = {"smoke": {**Study.sizes["smoke"], "fractions": (0.5, 1.0)}}
+
     dataset: str = "fashion_mnist"
     seeds: int = 10
     fractions: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
@@ -222,8 +268,20 @@ class Noise(Study):
       tuning_seeds: number of training runs a learning rate in the search, on seeds of their own.
     """
 
+    sizes: ClassVar[Sizes] = {
+        "smoke": {
+            **Study.sizes["smoke"],
+            "arms": ("full", "sgd"),
+            "label_noise": (0.0, 0.4),
+            "batch_sizes": (128,),
+            "tuning_seeds": 1,
+        },
+        "cpu": {"seeds": 5, "tuning_seeds": 1},
+    }
+
     dataset: str = "fashion_mnist"
     arms: tuple[str, ...] = ("full", "gradient_only_wide", "sgd_homeostasis", "adam")
+    seeds: int = 10
     label_noise: tuple[float, ...] = (0.0, 0.2, 0.4)
     batch_sizes: tuple[int, ...] = (16, 128, 512)
     tuning_seeds: int = 2
@@ -233,9 +291,9 @@ class Noise(Study):
         for rate in self.label_noise:
             if not 0 <= rate < 1:
                 raise ConfigError(f"label_noise must lie in [0, 1), got {rate}.")
-        for size in (*self.batch_sizes, self.tuning_seeds):
-            if size < 1:
-                raise ConfigError(f"batch_sizes and tuning_seeds must be at least 1, got {size}.")
+        for size in self.batch_sizes:
+            _check_at_least_one("batch_sizes", size)
+        _check_at_least_one("tuning_seeds", self.tuning_seeds)
 
     def conditions(self) -> list[Workload]:
         """Each label noise at the default batch size, then each other batch size without noise."""
@@ -247,12 +305,11 @@ class Noise(Study):
     def search_cells(self, condition: Workload, arm: str, learning_rate: float) -> list[Cell]:
         """The training runs that judge one learning rate."""
         held_out = dataclasses.replace(condition, split="validation")
-        seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.tuning_seeds)
-        return [Cell(held_out, arm, learning_rate, seed) for seed in seeds]
+        return _with_seeds(held_out, arm, learning_rate, self.tuning_seeds, FIRST_TUNING_SEED)
 
     def cells(self, condition: Workload, arm: str, learning_rate: float) -> list[Cell]:
         """The training runs at the learning rate that was chosen."""
-        return [Cell(condition, arm, learning_rate, seed) for seed in range(self.seeds)]
+        return _with_seeds(condition, arm, learning_rate, self.seeds)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -268,8 +325,12 @@ class Tune(Study):
       budget: number of learning rates an arm.
     """
 
+    sizes: ClassVar[Sizes] = {
+        "smoke": {**Study.sizes["smoke"], "arms": ("full", "gradient_only", "sgd")}
+    }
+
     dataset: str = "fashion_mnist"
-    arms: tuple[str, ...] = tuple(ARMS)
+    arms: tuple[str, ...] = FAIR_TEST
     seeds: int = 3
     budget: int = FIRST_LEARNING_RATES
 
@@ -284,8 +345,7 @@ class Tune(Study):
 
     def cells(self, arm: str, learning_rate: float) -> list[Cell]:
         """The training runs of one arm at one learning rate."""
-        seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.seeds)
-        return [Cell(self.workload(), arm, learning_rate, seed) for seed in seeds]
+        return _with_seeds(self.workload(), arm, learning_rate, self.seeds, FIRST_TUNING_SEED)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -300,7 +360,7 @@ class Verdict(Study):
     """
 
     dataset: str = "fashion_mnist"
-    arms: tuple[str, ...] = tuple(ARMS)
+    arms: tuple[str, ...] = FAIR_TEST
     seeds: int = 20
     ablation_seeds: int = 10
     tuned: Path | None = None
@@ -314,7 +374,251 @@ class Verdict(Study):
     def cells(self, arm: str, learning_rate: float) -> list[Cell]:
         """The training runs of one arm at one learning rate."""
         number = min(self.ablation_seeds, self.seeds) if arm in ABLATIONS else self.seeds
-        return [Cell(self.workload(), arm, learning_rate, seed) for seed in range(number)]
+        return _with_seeds(self.workload(), arm, learning_rate, number)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Selection(Study):
+    """The selection of the published settings repeated: 36 trials for the full method and others.
+
+    The full method's are the published ones: four learning rates, three values of γ, three
+    warm-ups. Each of the other families gets twelve learning rates and three values of one more
+    setting. All are judged on held-out training images, and the selected ones run on fresh seeds.
+
+    Attributes:
+      arms: the families: full, gradient_only, sgd_homeostasis (α ≡ 1) and adam.
+      tuning_seeds: number of training runs a trial, on seeds of their own.
+    """
+
+    sizes: ClassVar[Sizes] = {
+        "smoke": {**Study.sizes["smoke"], "arms": ("adam",), "tuning_seeds": 1},
+        "cpu": {"tuning_seeds": 1},
+    }
+
+    dataset: str = "mnist"
+    arms: tuple[str, ...] = tuple(SELECTION)
+    seeds: int = 10
+    tuning_seeds: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_known("families as arms,", self.arms, tuple(SELECTION))
+        _check_at_least_one("tuning_seeds", self.tuning_seeds)
+
+    def trials(self, family: str) -> dict[tuple[str, float], list[Cell]]:
+        """The training runs that judge each arm and learning rate of a family."""
+        held_out = dataclasses.replace(self.workload(), split="validation")
+        return {
+            (arm, rate): _with_seeds(held_out, arm, rate, self.tuning_seeds, FIRST_TUNING_SEED)
+            for arm, rates in SELECTION[family].items()
+            for rate in rates
+        }
+
+    def cells(self, arm: str, learning_rate: float) -> list[Cell]:
+        """The training runs of what was selected, or of what was published."""
+        return _with_seeds(self.workload(), arm, learning_rate, self.seeds)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OnCifar10(Study):
+    """Settings of the studies on CIFAR-10 with ResNet-18.
+
+    Attributes:
+      fraction: share of the training images.
+      test_fraction: share of the test images.
+      width: channels of ResNet-18's first stage.
+    """
+
+    sizes: ClassVar[Sizes] = {
+        "smoke": Study.sizes["smoke"],
+        "cpu": {"epochs": 8, "fraction": 0.1, "test_fraction": 0.2, "width": 8},
+    }
+
+    dataset: str = "cifar10"
+    seeds: int = 3
+    epochs: int = 50
+    fraction: float = 1.0
+    test_fraction: float = 1.0
+    width: int = RESNET_WIDTH
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("fraction", "test_fraction"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must lie in (0, 1], got {getattr(self, name)}.")
+        _check_at_least_one("width", self.width)
+
+    def workload(self) -> Workload:
+        """What the study's cells share."""
+        return dataclasses.replace(
+            super().workload(),
+            fraction=self.fraction,
+            test_fraction=self.test_fraction,
+            width=self.width,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optimizers(OnCifar10):
+    """Figure 4 of the paper: the full method beside standard optimizers on CIFAR-10.
+
+    Every arm runs at three learning rates, half a decade apart around its default.
+    """
+
+    arms: tuple[str, ...] = ("full", "sgd", "momentum", "adam", "adamw", "rmsprop")
+
+    def cells(self, arm: str, learning_rate: float) -> list[Cell]:
+        """The training runs of one arm at one learning rate."""
+        return _with_seeds(self.workload(), arm, learning_rate, self.seeds)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Transfer(OnCifar10):
+    """Figure 5 of the paper: settings tuned on MNIST, unchanged on CIFAR-10.
+
+    Beside the published settings run those that the study selection chose.
+
+    Attributes:
+      arms: the families, as in the study selection.
+      tuned: folder of the study selection on MNIST; left out, where it is by default.
+    """
+
+    arms: tuple[str, ...] = tuple(SELECTION)
+    tuned: Path | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_known("families as arms,", self.arms, tuple(SELECTION))
+
+    def cells(self, arm: str, learning_rate: float) -> list[Cell]:
+        """The training runs of one arm at one learning rate."""
+        return _with_seeds(self.workload(), arm, learning_rate, self.seeds)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DesignSpace(OnCifar10):
+    """Figure 7 of the paper: every variant of plasticity beside its own base on CIFAR-10.
+
+    A base takes the best of three learning rates on held-out training images, and its variants take
+    the same one; so do tuned optimizers without plasticity and homeostasis.
+
+    Attributes:
+      arms: variants; each brings its base with it.
+      baselines: tuned optimizers to compare with.
+      tuning_seeds: number of training runs a learning rate in the search, on seeds of their own.
+    """
+
+    sizes: ClassVar[Sizes] = {
+        "smoke": {
+            **Study.sizes["smoke"],
+            "arms": ("bounded",),
+            "baselines": ("sgd",),
+            "tuning_seeds": 1,
+        },
+        "cpu": {**OnCifar10.sizes["cpu"], "tuning_seeds": 1},
+    }
+
+    arms: tuple[str, ...] = (
+        "full",
+        "gradient_only",
+        *(arm for arms in DESIGN_SPACE.values() for arm in arms),
+    )
+    baselines: tuple[str, ...] = ("sgd", "momentum", "adam", "adamw", "rmsprop")
+    tuning_seeds: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        known = type(self).arms
+        _check_known("variants as arms,", self.arms, known)
+        _check_known("baselines", self.baselines, FAIR_TEST)
+        _check_at_least_one("tuning_seeds", self.tuning_seeds)
+
+    def base(self, arm: str) -> str:
+        """The arm that another one is a variant of."""
+        return FAMILIES.get(arm, "sgd_homeostasis")
+
+    def tuned(self) -> list[str]:
+        """The arms whose learning rate is searched: the baselines and the bases."""
+        return list(dict.fromkeys((*self.baselines, *(self.base(arm) for arm in self.arms))))
+
+    def search_cells(self, arm: str, learning_rate: float) -> list[Cell]:
+        """The training runs that judge one learning rate."""
+        held_out = dataclasses.replace(self.workload(), split="validation")
+        return _with_seeds(held_out, arm, learning_rate, self.tuning_seeds, FIRST_TUNING_SEED)
+
+    def cells(self, arm: str, learning_rate: float) -> list[Cell]:
+        """The training runs at the learning rate that was chosen."""
+        return _with_seeds(self.workload(), arm, learning_rate, self.seeds)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Text(Study):
+    """Gradients of another kind: a small causal transformer on Python's own sources.
+
+    Every arm takes the best of three learning rates around its default, on held-out training text.
+
+    Attributes:
+      arms: the first is compared with each of the others.
+      fraction: share of the training text.
+      tuning_seeds: number of training runs a learning rate in the search, on seeds of their own.
+    """
+
+    sizes: ClassVar[Sizes] = {
+        "smoke": {
+            "arms": ("full", "sgd"),
+            "seeds": 2,
+            "epochs": 1,
+            "fraction": 0.02,
+            "tuning_seeds": 1,
+        },
+        "cpu": {"seeds": 3, "epochs": 2, "fraction": 0.1, "tuning_seeds": 1},
+    }
+
+    dataset: str = "python_source"
+    arms: tuple[str, ...] = (
+        "full",
+        "gradient_only_wide",
+        "sgd_homeostasis",
+        "sgd",
+        "momentum",
+        "adam",
+    )
+    seeds: int = 10
+    epochs: int = 5
+    batch_size: int = 32
+    fraction: float = 1.0
+    tuning_seeds: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.fraction <= 1:
+            raise ConfigError(f"fraction must lie in (0, 1], got {self.fraction}.")
+        _check_at_least_one("tuning_seeds", self.tuning_seeds)
+
+    def workload(self) -> Workload:
+        """What the study's cells share."""
+        return dataclasses.replace(super().workload(), fraction=self.fraction)
+
+    def search_cells(self, arm: str, learning_rate: float) -> list[Cell]:
+        """The training runs that judge one learning rate."""
+        held_out = dataclasses.replace(self.workload(), split="validation")
+        return _with_seeds(held_out, arm, learning_rate, self.tuning_seeds, FIRST_TUNING_SEED)
+
+    def cells(self, arm: str, learning_rate: float) -> list[Cell]:
+        """The training runs at the learning rate that was chosen."""
+        return _with_seeds(self.workload(), arm, learning_rate, self.seeds)
+
+
+def _with_seeds(
+    workload: Workload, arm: str, learning_rate: float, number: int, first: int = 0
+) -> list[Cell]:
+    """One arm at one learning rate with so many seeds."""
+    return [Cell(workload, arm, learning_rate, seed) for seed in range(first, first + number)]
+
+
+def _check_at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise ConfigError(f"{name} must be at least 1, got {value}.")
 
 
 def _check_known(field: str, values: tuple[str, ...], known: tuple[str, ...]) -> None:

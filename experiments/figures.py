@@ -1,6 +1,7 @@
 """Figures, from saved records alone: nothing here trains."""
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -11,9 +12,11 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter, ScalarFormatter
 
-from experiments.optimizers import ABLATIONS, ARMS
+from experiments.configs import DesignSpace
+from experiments.optimizers import ABLATIONS, ARMS, FAMILIES
 from experiments.records import write_atomically
 from experiments.statistics import MARGIN, PairedComparison
+from experiments.summary import per_cell
 from neuroplastic_optax import ALPHA_EDGES
 
 # Okabe and Ito's colours (and a wine for their yellow, which is faint on white), told apart by
@@ -39,6 +42,7 @@ COLOURS = {
     "rmsprop": "#56B4E9",
     "rmsprop_homeostasis": "#56B4E9",
 }
+COLOURS |= {arm: COLOURS[family] for arm, family in FAMILIES.items()}
 plt.rcParams.update({"axes.titlesize": 11, "figure.titlesize": 12})
 
 DATASET_TITLES = {
@@ -69,15 +73,32 @@ def accuracy_by_epoch(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+LINE_STYLES = ("-", "--", ":", "-.")  # of an arm's learning rates, from the lowest on
+
+
 def draw_by_epoch(axes: Axes, rows: pd.DataFrame, column: str) -> None:
-    """A line an arm, the mean over seeds, inside a band of one standard deviation."""
-    for arm in rows["arm"].unique():
-        over_seeds = rows[rows["arm"] == arm].groupby("epoch")[column].agg(["mean", "std"])
+    """A line an arm and learning rate, the mean over seeds, in a band of one standard deviation."""
+    rates = rows.groupby("arm")["learning_rate"].unique().map(sorted)
+    for arm, rate in rows[["arm", "learning_rate"]].drop_duplicates().itertuples(index=False):
+        of_line = rows[(rows["arm"] == arm) & (rows["learning_rate"] == rate)]
+        over_seeds = of_line.groupby("epoch")[column].agg(["mean", "std"])
         epochs = np.asarray(over_seeds.index)
         mean, sd = over_seeds["mean"].to_numpy(), over_seeds["std"].fillna(0).to_numpy()
-        axes.plot(epochs, mean, color=COLOURS[arm], label=ARMS[arm].label, marker=".", markersize=4)
+        axes.plot(
+            epochs,
+            mean,
+            color=COLOURS[arm],
+            linestyle=LINE_STYLES[rates[arm].index(rate) % len(LINE_STYLES)],
+            label=ARMS[arm].label if len(rates[arm]) == 1 else f"{ARMS[arm].label}, {rate:g}",
+            marker=".",
+            markersize=4,
+        )
         axes.fill_between(epochs, mean - sd, mean + sd, color=COLOURS[arm], alpha=0.2, linewidth=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _plain(axes)
+
+
+def _plain(axes: Axes) -> None:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -263,8 +284,7 @@ def low_data(summary: pd.DataFrame, dataset: str, seeds: int) -> Figure:
                     capsize=3,
                 )
             axes.set(xlabel="training images used (%)", ylabel=what, title=regime)
-            axes.grid(alpha=0.25)
-            axes.spines[["top", "right"]].set_visible(False)
+            _plain(axes)
     grid[0, 0].legend(frameon=False, fontsize=8)
     figure.suptitle(f"{DATASET_TITLES[dataset]}: mean ±1 sd of {seeds} seeds")
     return figure
@@ -291,8 +311,7 @@ def noise(summary: pd.DataFrame, dataset: str, seeds: int) -> Figure:
                 capsize=3,
             )
         axes.set(xlabel=what, ylabel="final test accuracy (%)")
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        _plain(axes)
     line[0].xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     line[1].set_xscale("log", base=2)
     line[1].xaxis.set_major_formatter(ScalarFormatter())
@@ -301,4 +320,115 @@ def noise(summary: pd.DataFrame, dataset: str, seeds: int) -> Figure:
         f"{DATASET_TITLES[dataset]}: noisy signals, tuned in each condition, "
         f"mean ±1 sd of {seeds} seeds"
     )
+    return figure
+
+
+def selection(trials: pd.DataFrame, finals: dict[str, pd.Series], dataset: str) -> Figure:
+    """All trials of each family in order, and the selected ones on fresh seeds and test images."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    for family in trials["family"].unique():
+        of_family = trials.loc[trials["family"] == family, "validation_accuracy"]
+        ordered = of_family.sort_values(ascending=False).to_numpy()
+        ranks = np.arange(1, len(ordered) + 1)
+        colour, label = COLOURS[family], ARMS[family].label
+        left.plot(ranks, ordered, color=colour, marker=".", label=f"{label} ({len(ordered)})")
+    best = trials["validation_accuracy"].max()
+    left.set_ylim(best - 3, best + 0.2)
+    left.set(xlabel="trial, by its rank", ylabel="validation accuracy (%)", title="all trials")
+    left.legend(frameon=False, fontsize=8)
+    _plain(left)
+    _strip(right, finals, {family: COLOURS[family] for family in finals})
+    right.set_yticks(range(len(finals)), [ARMS[family].label for family in finals])
+    right.set(xlabel="final test accuracy (%)", title="the selected ones, fresh seeds")
+    figure.suptitle(f"{DATASET_TITLES[dataset]}: 36 trials for each of {len(finals)} families")
+    return figure
+
+
+def _strip(axes: Axes, values: Mapping[str, pd.Series], colours: Mapping[str, str]) -> None:
+    """A line of points, one a seed, for each name, and their mean as a bar."""
+    for height, (name, of_name) in enumerate(values.items()):
+        points = of_name.to_numpy()
+        axes.plot(points, np.full(len(points), height), ".", color=colours[name], alpha=0.6)
+        axes.plot(points.mean(), height, "|", color=colours[name], markersize=14, markeredgewidth=2)
+    axes.invert_yaxis()
+    _plain(axes)
+
+
+def optimizers(rows: pd.DataFrame, summary: pd.DataFrame) -> Figure:
+    """Figure 4: accuracy and training loss by epoch; final and best accuracy by learning rate."""
+    figure, ((accuracy, loss), (final, best)) = plt.subplots(
+        2, 2, figsize=(13, 9), layout="constrained"
+    )
+    draw_by_epoch(accuracy, rows.assign(percent=100 * rows["test_accuracy"]), "percent")
+    accuracy.set(xlabel="epoch", ylabel="test accuracy (%)", title="test accuracy")
+    draw_by_epoch(loss, rows, "train_loss")
+    loss.set(xlabel="epoch", ylabel="training loss", title="training loss", yscale="log")
+    for axes, column in ((final, "final_accuracy"), (best, "best_accuracy")):
+        for arm in summary["arm"].unique():
+            of_arm = summary[summary["arm"] == arm]
+            axes.errorbar(
+                of_arm["learning_rate"],
+                of_arm[f"{column}_mean"],
+                yerr=of_arm[f"{column}_sd"].fillna(0),
+                color=COLOURS[arm],
+                label=ARMS[arm].label,
+                marker=".",
+                capsize=3,
+            )
+        what = column.replace("_", " ")
+        axes.set(xlabel="learning rate", ylabel=f"{what} (%)", title=what, xscale="log")
+        _plain(axes)
+    accuracy.legend(frameon=False, fontsize=6, ncols=2)
+    final.legend(frameon=False, fontsize=8)
+    figure.suptitle(_title(rows, "standard optimizers and the full method").replace("\n", " "))
+    return figure
+
+
+def transfer(rows: pd.DataFrame) -> Figure:
+    """Figure 5: test accuracy and loss by epoch of settings that were tuned elsewhere."""
+    figure, (accuracy, loss) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    draw_by_epoch(accuracy, rows.assign(percent=100 * rows["test_accuracy"]), "percent")
+    accuracy.set(xlabel="epoch", ylabel="test accuracy (%)", title="test accuracy")
+    draw_by_epoch(loss, rows, "test_loss")
+    loss.set(xlabel="epoch", ylabel="test loss", title="test loss")
+    accuracy.legend(frameon=False, fontsize=8)
+    figure.suptitle(_title(rows, "settings tuned on MNIST, unchanged").replace("\n", " "))
+    return figure
+
+
+def design_space(study: DesignSpace, rows: pd.DataFrame) -> Figure:
+    """Figure 7: final accuracy of every variant, base and baseline, a point a seed, ordered."""
+    final = per_cell(rows).groupby("arm")["final_accuracy"]
+    ordered = final.mean().sort_values(ascending=False).index
+    values = {arm: final.get_group(arm) for arm in ordered}
+    colours = {arm: COLOURS[study.base(arm) if arm in study.arms else arm] for arm in ordered}
+    figure, axes = plt.subplots(figsize=(9, 0.27 * len(values) + 1.5), layout="constrained")
+    _strip(axes, values, colours)
+    labels = axes.set_yticks(range(len(values)), [ARMS[arm].label for arm in values], fontsize=8)
+    for tick, arm in zip(labels, values, strict=True):
+        tick.label1.set_fontweight("normal" if arm in study.arms else "bold")
+    axes.set(
+        xlabel="final test accuracy (%)",
+        title=f"{DATASET_TITLES[study.dataset]}: the design space, a point a seed, bar: mean\n"
+        "(bold: bases and tuned baselines; colour: the base)",
+    )
+    return figure
+
+
+def text(rows: pd.DataFrame) -> Figure:
+    """Test loss by epoch, and final accuracy a seed, of every arm at its best rate."""
+    figure, (loss, accuracy) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    draw_by_epoch(loss, rows, "test_loss")
+    loss.set(xlabel="epoch", ylabel="test loss (nats a character)", title="test loss")
+    loss.legend(frameon=False, fontsize=8)
+    cells = per_cell(rows)
+    values = {
+        arm: cells.loc[cells["arm"] == arm, "final_accuracy"] for arm in cells["arm"].unique()
+    }
+    _strip(accuracy, values, COLOURS)
+    accuracy.set_yticks(range(len(values)), [ARMS[arm].label for arm in values], fontsize=8)
+    accuracy.set(
+        xlabel="next characters predicted (%)", title="final test accuracy, a point a seed"
+    )
+    figure.suptitle(_title(rows, "every arm at the best of three rates").replace("\n", " "))
     return figure

@@ -6,11 +6,31 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from experiments.configs import LowData, Noise, Workload
+from experiments.configs import (
+    DesignSpace,
+    LowData,
+    Noise,
+    Optimizers,
+    Selection,
+    Study,
+    Text,
+    Transfer,
+    Workload,
+)
 from experiments.figures import DATASET_TITLES
 from experiments.hypotheses import Competitor, Hypothesis
 from experiments.optimizers import ARMS
-from experiments.statistics import MARGIN, PairedComparison, holm, sentence, verdict
+from experiments.statistics import (
+    ALPHA,
+    MARGIN,
+    PairedComparison,
+    Verdict,
+    holm,
+    sentence,
+    smallest_p,
+    verdict,
+)
+from experiments.summary import per_cell
 
 Table = list[list[str]]
 
@@ -29,6 +49,25 @@ def markdown_table(table: Table) -> str:
         "|" + "|".join(cells) + "|" if cells[0] == "---" else "| " + " | ".join(cells) + " |"
         for cells in lines
     )
+
+
+def reductions(study: Study) -> list[str]:
+    """A paragraph on what is smaller than in the full protocol; nothing where nothing is.
+
+    >>> reductions(LowData(seeds=3))
+    ['', '**Not the full protocol**, whose values are in brackets: seeds 3 (10).']
+    """
+    changes = [
+        f"{name.replace('_', ' ')} {_value(ours)} ({_value(full)})"
+        for name, (ours, full) in study.reductions().items()
+    ]
+    if not changes:
+        return []
+    return ["", f"**Not the full protocol**, whose values are in brackets: {', '.join(changes)}."]
+
+
+def _value(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def mean_and_sd(mean: float, sd: float, digits: int) -> str:
@@ -360,15 +399,11 @@ def low_data_table(
         here = (summary["regime"] == regime) & (summary["fraction"] == fraction)
         by_arm = {row["arm"]: row for row in summary[here].to_dict("records")}
         gain = gains.get((regime, fraction))
-        difference = ["", ""]
-        if gain is not None:
-            interval = f"{gain.interval_low:+.2f} to {gain.interval_high:+.2f}"
-            difference = [f"{gain.mean:+.2f}", interval]
         accuracies = [
             mean_and_sd(row["final_accuracy_mean"], row["final_accuracy_sd"], 2)
             for row in (by_arm[arm] for arm in arms)
         ]
-        table.append([regime, f"{fraction:.0%}", f"{epochs}", *accuracies, *difference])
+        table.append([regime, f"{fraction:.0%}", f"{epochs}", *accuracies, *_gain(gain)])
     return table
 
 
@@ -421,10 +456,6 @@ def noise_table(
     table = [["wrong labels", "batch", "arm", "rate", "final %", "Δ points", "95% interval"]]
     for row in summary.to_dict("records"):
         gain = by_condition.get((row["label_noise"], row["batch_size"], row["arm"]))
-        difference = ["", ""]
-        if gain is not None:
-            interval = f"{gain.interval_low:+.2f} to {gain.interval_high:+.2f}"
-            difference = [f"{gain.mean:+.2f}", interval]
         table.append(
             [
                 f"{row['label_noise']:.0%}",
@@ -432,7 +463,7 @@ def noise_table(
                 ARMS[row["arm"]].label,
                 f"{row['learning_rate']:g}",
                 mean_and_sd(row["final_accuracy_mean"], row["final_accuracy_sd"], 2),
-                *difference,
+                *_gain(gain),
             ]
         )
     return table
@@ -469,6 +500,296 @@ def noise_report(
             "p is one-sided, by sign flips, adjusted by Holm over all these comparisons.",
             "",
             "![final accuracy by label noise and batch size](figure.png)",
+            "",
+        ]
+    )
+
+
+def chosen_table(
+    selections: pd.DataFrame,
+    finals: Mapping[str, pd.Series],
+    gains: Mapping[str, PairedComparison],
+) -> Table:
+    """What was selected in each family, its accuracy on fresh seeds, the first family's gain."""
+    table = [["family", "selected", "rate", "validation %", "test %", "Δ points", "95% interval"]]
+    for row in selections.to_dict("records"):
+        final = finals[row["family"]]
+        table.append(
+            [
+                ARMS[row["family"]].label,
+                ARMS[row["arm"]].label,
+                f"{row['learning_rate']:g}",
+                f"{row['validation_accuracy']:.2f}",
+                mean_and_sd(final.mean(), final.std(), 2),
+                *_gain(gains.get(row["family"])),
+            ]
+        )
+    return table
+
+
+def _gain(gain: PairedComparison | None) -> list[str]:
+    """A difference and its interval, or two empty cells."""
+    if gain is None:
+        return ["", ""]
+    return [f"{gain.mean:+.2f}", f"{gain.interval_low:+.2f} to {gain.interval_high:+.2f}"]
+
+
+def selection_report(
+    study: Selection,
+    trials: pd.DataFrame,
+    table: Table,
+    gains: Mapping[str, PairedComparison],
+    rows: pd.DataFrame,
+    source: str,
+) -> str:
+    """The report of the selection study."""
+    lines = []
+    if "full" in study.arms:
+        of_full = trials[trials["family"] == "full"].sort_values(
+            "validation_accuracy", ascending=False, ignore_index=True
+        )
+        published = of_full[(of_full["arm"] == "full") & (of_full["learning_rate"] == 0.1)]
+        (rank,) = published.index + 1
+        behind = of_full["validation_accuracy"].max() - published["validation_accuracy"].item()
+        lines = [
+            f"The published configuration (η = 0.1, γ = 2, 2 warm-up epochs) is number {rank} of "
+            f"the full method's {len(of_full)}, {behind:.2f} points behind the first.",
+            "",
+        ]
+    adjusted = holm([gain.p_value for gain in gains.values()]).tolist() if gains else []
+    sentences = [
+        "- "
+        + sentence(
+            f"{ARMS[study.arms[0]].label}, selected", f"{ARMS[family].label}, selected", gain, p
+        )
+        for (family, gain), p in zip(gains.items(), adjusted, strict=True)
+    ]
+    return "\n".join(
+        [
+            f"# The selection of the published settings, repeated: {DATASET_TITLES[study.dataset]}",
+            "",
+            "36 trials a family: for the full method the published grid of learning rates, γ and "
+            "warm-ups, for each other family twelve learning rates and three values of one more "
+            f"setting. {study.epochs} epochs, {study.tuning_seeds} seeds a trial, judged on a "
+            "sixth of the training images, held out. The published selection was made on test "
+            f"images. What was selected then ran on {rows['seed'].nunique()} fresh seeds and the "
+            f"test images. Data: {source}.",
+            "",
+            *lines,
+            markdown_table(table),
+            "",
+            f"Δ is {ARMS[study.arms[0]].label} minus the row's family, paired by seed.",
+            "",
+            *sentences,
+            "",
+            "p is one-sided, by sign flips, adjusted by Holm over these comparisons.",
+            "",
+            "![all trials, and the selected ones](figure.png)",
+            "",
+        ]
+    )
+
+
+def optimizers_report(study: Optimizers, summary: pd.DataFrame, table: Table, source: str) -> str:
+    """The report of the study of standard optimizers."""
+    best = summary.loc[summary.groupby("arm", sort=False)["final_accuracy_mean"].idxmax()]
+    ordered = best.sort_values("final_accuracy_mean", ascending=False).to_dict("records")
+    lines = [
+        f"{place}. {ARMS[row['arm']].label} at {row['learning_rate']:g}: "
+        f"{mean_and_sd(row['final_accuracy_mean'], row['final_accuracy_sd'], 2)}%"
+        for place, row in enumerate(ordered, start=1)
+    ]
+    return "\n".join(
+        [
+            f"# Standard optimizers: {DATASET_TITLES[study.dataset]}",
+            "",
+            f"{_protocol(study)} {study.seeds} seeds, three learning rates an arm, half a decade "
+            f"apart. Data: {source}.",
+            "",
+            markdown_table(table),
+            "",
+            "Every arm at its best of the three rates, which is picked on the test images here, as "
+            "in the paper's figure; no claim rests on it:",
+            "",
+            *lines,
+            "",
+            "![accuracy and training loss by epoch, final and best accuracy](figure.png)",
+            "",
+        ]
+    )
+
+
+def _protocol(study: Optimizers | Transfer | DesignSpace) -> str:
+    """Model, epochs and batch size in a sentence."""
+    workload = study.workload()
+    model = {
+        "resnet18": f"ResNet-18 of width {workload.width}, random crops and flips",
+        "mlp": "the MLP",
+        "transformer": "the transformer",
+    }[workload.model]
+    return f"{model[0].upper()}{model[1:]}; {study.epochs} epochs, batches of {study.batch_size}."
+
+
+def transfer_report(
+    study: Transfer,
+    rows: pd.DataFrame,
+    table: Table,
+    published: PairedComparison,
+    selected: Mapping[str, tuple[str, float]],
+    source: str,
+) -> str:
+    """The report of the study of settings tuned elsewhere."""
+    settings = [
+        f"- {ARMS[family].label}: {ARMS[arm].label} at {rate:g}"
+        for family, (arm, rate) in selected.items()
+    ]
+    diverged = int(per_cell(rows)["diverged"].sum())
+    return "\n".join(
+        [
+            f"# Settings tuned on MNIST: {DATASET_TITLES[study.dataset]}",
+            "",
+            f"{_protocol(study)} {study.seeds} seeds. The published settings (η = 0.1), and those "
+            f"that the study selection chose on MNIST:",
+            "",
+            *settings,
+            "",
+            f"Data: {source}.",
+            "",
+            markdown_table(table),
+            "",
+            "At the published settings: "
+            + sentence(
+                ARMS["full"].label, ARMS["gradient_only"].label, published, published.p_value
+            ),
+            "",
+            f"{diverged or 'No'} run{'' if diverged == 1 else 's'} diverged.",
+            "",
+            "![accuracy and loss by epoch](figure.png)",
+            "",
+        ]
+    )
+
+
+def design_space_table(
+    study: DesignSpace,
+    summary: pd.DataFrame,
+    gains: Mapping[str, Mapping[str, PairedComparison]],
+    strongest: str,
+) -> Table:
+    """Every arm's final accuracy, best first, and what a variant gains on its base and baseline."""
+    baseline = ARMS[strongest].label
+    table = [["arm", "rate", "final %", "base", "Δ base", "95% interval", f"Δ {baseline}", "95%"]]
+    for row in summary.sort_values("final_accuracy_mean", ascending=False).to_dict("records"):
+        arm = row["arm"]
+        of_arm = gains.get(arm, {})
+        base = study.base(arm) if of_arm else ""
+        table.append(
+            [
+                ARMS[arm].label,
+                f"{row['learning_rate']:g}",
+                mean_and_sd(row["final_accuracy_mean"], row["final_accuracy_sd"], 2),
+                ARMS[base].label if base else "",
+                *_gain(of_arm.get(base)),
+                *_gain(of_arm.get(strongest)),
+            ]
+        )
+    return table
+
+
+def design_space_report(
+    study: DesignSpace,
+    rows: pd.DataFrame,
+    table: Table,
+    gains: Mapping[str, Mapping[str, PairedComparison]],
+    strongest: str,
+    source: str,
+) -> str:
+    """The report of the design space."""
+    on_base = {arm: of_arm[study.base(arm)] for arm, of_arm in gains.items()}
+    adjusted = holm([gain.p_value for gain in on_base.values()])
+    better = [
+        ARMS[arm].label
+        for (arm, gain), p in zip(on_base.items(), adjusted.tolist(), strict=True)
+        if verdict(gain, p) is Verdict.BETTER
+    ]
+    above = sum(of_arm[strongest].mean > 0 for of_arm in gains.values())
+    seeds = rows["seed"][rows["split"] == "test"].nunique()
+    floor = smallest_p(seeds)
+    return "\n".join(
+        [
+            f"# The design space: {DATASET_TITLES[study.dataset]}",
+            "",
+            f"{_protocol(study)} {seeds} seeds. Each base and baseline runs at the best of three "
+            f"learning rates, chosen by {study.tuning_seeds} other seeds on held-out training "
+            "images; a variant runs at its base's. "
+            f"Data: {source}.",
+            "",
+            f"Of {len(gains)} variants, {len(better) or 'none'} "
+            f"{'is' if len(better) == 1 else 'are'} shown to be better than the base"
+            f"{': ' + ', '.join(better) if better else ''} (one-sided sign flips, Holm; with "
+            f"{seeds} seeds no p is below {floor:.2g} before adjustment"
+            f"{', so that nothing can be shown' if floor * len(gains) > ALPHA else ''}). "
+            f"{above} of them are above {ARMS[strongest].label}, the baseline with the highest "
+            "validation accuracy, in the mean.",
+            "",
+            markdown_table(table),
+            "",
+            "![final accuracy of every variant](figure.png)",
+            "",
+        ]
+    )
+
+
+def text_table(summary: pd.DataFrame, gains: Mapping[str, PairedComparison]) -> Table:
+    """Final accuracy and loss of every arm, and what the first one gains on it."""
+    table = [["arm", "rate", "final %", "final loss", "Δ points", "95% interval"]]
+    for row in summary.to_dict("records"):
+        table.append(
+            [
+                ARMS[row["arm"]].label,
+                f"{row['learning_rate']:g}",
+                mean_and_sd(row["final_accuracy_mean"], row["final_accuracy_sd"], 2),
+                mean_and_sd(row["final_loss_mean"], row["final_loss_sd"], 4),
+                *_gain(gains.get(row["arm"])),
+            ]
+        )
+    return table
+
+
+def text_report(
+    study: Text,
+    rows: pd.DataFrame,
+    table: Table,
+    gains: Mapping[str, PairedComparison],
+    source: str,
+) -> str:
+    """The report of the study on text."""
+    adjusted = holm([gain.p_value for gain in gains.values()]).tolist() if gains else []
+    name = ARMS[study.arms[0]].label
+    sentences = [
+        "- " + sentence(name, ARMS[arm].label, gain, p)
+        for (arm, gain), p in zip(gains.items(), adjusted, strict=True)
+    ]
+    return "\n".join(
+        [
+            f"# Text: {DATASET_TITLES[study.dataset]}",
+            "",
+            "A causal transformer that predicts the next character. "
+            f"{study.epochs} epochs, batches of {study.batch_size} windows, "
+            f"{rows['seed'].nunique()} seeds an arm, paired. Every arm runs at the best of three "
+            f"learning rates around its default, chosen by {study.tuning_seeds} other seeds on "
+            f"held-out training text. Data: {source}.",
+            "",
+            markdown_table(table),
+            "",
+            "*final %*: next characters predicted on test text. *final loss*: nats a character. "
+            f"Δ is {name} minus the row's arm, paired by seed.",
+            "",
+            *sentences,
+            "",
+            "p is one-sided, by sign flips, adjusted by Holm over these comparisons.",
+            "",
+            "![test loss by epoch and final accuracy](figure.png)",
             "",
         ]
     )

@@ -1,5 +1,6 @@
 """From a workload to arrays, model and preprocessing."""
 
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -32,7 +33,12 @@ def load(workload: Workload, *, data_dir: Path, raw_dir: Path | None) -> Dataset
         dataset = subset(dataset, workload.fraction, seed=SPLIT_SEED)
     if workload.label_noise > 0:
         dataset = with_label_noise(dataset, workload.label_noise, seed=SPLIT_SEED)
-    return dataset
+    evaluated = round(workload.test_fraction * len(dataset.test_labels))
+    return dataclasses.replace(
+        dataset,
+        test_images=dataset.test_images[:evaluated],
+        test_labels=dataset.test_labels[:evaluated],
+    )
 
 
 @functools.cache
@@ -46,7 +52,9 @@ def make_task(workload: Workload, dataset: Dataset) -> Task:
 
     def model(rngs: nnx.Rngs) -> nnx.Module:
         if workload.model == "resnet18":
-            return models.ResNet(channels, num_classes=dataset.num_classes, rngs=rngs)
+            return models.ResNet(
+                channels, workload.width, num_classes=dataset.num_classes, rngs=rngs
+            )
         features = dataset.train_images[0].size
         return models.MLP(features, num_classes=dataset.num_classes, rngs=rngs)
 

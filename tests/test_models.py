@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.models import MLP
+from experiments.models import MLP, convolve
 
 IMAGES = np.random.default_rng(0).standard_normal((3, 28, 28, 1)).astype(np.float32)
 
@@ -119,3 +119,24 @@ class TestDropout:
         mlp(jnp.ones((2, 4)), train=True)
         assert [x.shape for x in dropped] == [(2, 256), (2, 256)]
         assert all((x >= 0).all() for x in dropped), "after the ReLU"
+
+
+class TestConvolve:
+    @pytest.mark.parametrize("stride", [1, 2])
+    @pytest.mark.parametrize("size", [1, 3, 5])
+    @pytest.mark.parametrize("side", [7, 8])
+    def test_equals_xla_s_convolution_and_its_gradients(self, stride: int, size: int, side: int):
+        keys = jax.random.split(jax.random.key(0), 3)
+        images = jax.random.normal(keys[0], (2, side, side, 3))
+        kernel = jax.random.normal(keys[1], (size, size, 3, 4))
+        window = {"window_strides": (stride, stride), "padding": [(size // 2, size // 2)] * 2}
+        layout = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+        expected, pull_expected = jax.vjp(
+            lambda *x: jax.lax.conv_general_dilated(*x, **window, **layout), images, kernel
+        )
+        found, pull_found = jax.vjp(lambda *x: convolve(*x, **window), images, kernel)
+        cotangent = jax.random.normal(keys[2], expected.shape)
+        for one, other in zip(
+            (found, *pull_found(cotangent)), (expected, *pull_expected(cotangent)), strict=True
+        ):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
