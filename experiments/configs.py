@@ -9,7 +9,7 @@ from experiments.data import DATASETS
 from experiments.hypotheses import ARMS_OF_HYPOTHESES
 from experiments.optimizers import ABLATIONS, ARMS, PLASTIC, Diagnostics
 
-Model = Literal["mlp", "resnet18"]
+Model = Literal["mlp", "resnet18", "transformer"]
 Split = Literal["test", "validation"]
 Regime = Literal["equal epochs", "equal steps"]
 

@@ -46,6 +46,7 @@ DATASET_TITLES = {
     "mnist": "MNIST",
     "fashion_mnist": "Fashion-MNIST",
     "cifar10": "CIFAR-10",
+    "python_source": "Python's standard library",
 }
 
 

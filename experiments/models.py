@@ -1,11 +1,14 @@
 """The models of the studies, in Flax NNX."""
 
+import functools
 import itertools
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
+
+EMBEDDING_STD = 0.02  # GPT-2's
 
 
 def _uniform_fan_in(fan_in: int) -> nnx.Initializer:
@@ -131,6 +134,92 @@ class ResidualBlock(nnx.Module):
         if self.shortcut is not None and self.shortcut_norm is not None:
             x = self.shortcut_norm(self.shortcut(x), use_running_average=running)
         return nnx.relu(x + y)
+
+
+class Transformer(nnx.Module):
+    """A causal decoder of the GPT-2 kind for sequences of tokens, pre-norm, without dropout.
+
+    With vocabulary V, length T, width d and depth L it has 2Vd + Td + L(12d² + 4d) + 2d parameters:
+    linear layers have no bias, and the head is not tied to the embedding.
+
+    Args:
+      num_classes: size of the vocabulary, and so the number of logits.
+      length: the longest sequence.
+      depth: number of blocks.
+      width: size of a token's representation.
+      heads: of each attention; they share the width.
+      rngs: the source of the initial parameters.
+
+    Raises:
+      ValueError: the heads do not divide the width.
+
+    References:
+      Radford et al., Language models are unsupervised multitask learners, 2019.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 128,
+        length: int = 128,
+        depth: int = 4,
+        width: int = 128,
+        heads: int = 4,
+        *,
+        rngs: nnx.Rngs,
+    ) -> None:
+        if width % heads:
+            raise ValueError(f"width must be a multiple of heads, got {width} and {heads}")
+        self.tokens = _embedding(num_classes, width, rngs)
+        self.positions = _embedding(length, width, rngs)
+        self.blocks = nnx.List([DecoderBlock(width, heads, rngs=rngs) for _ in range(depth)])
+        self.norm = nnx.LayerNorm(width, rngs=rngs)
+        self.head = nnx.Linear(width, num_classes, use_bias=False, rngs=rngs)
+
+    def __call__(
+        self, tokens: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        """Logits [batch, length, num_classes] of each next token; tokens int [batch, length].
+
+        Raises:
+          ValueError: the sequences are longer than the model's length.
+        """
+        del train, rngs
+        length, longest = tokens.shape[1], self.positions.num_embeddings
+        if length > longest:
+            raise ValueError(f"tokens must be sequences of at most {longest}, got {length}")
+        x = self.tokens(tokens) + self.positions(jnp.arange(length)[jnp.newaxis])
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))
+
+
+class DecoderBlock(nnx.Module):
+    """Causal self-attention, then a GELU layer of four times the width, each added to its input."""
+
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs) -> None:
+        linear = functools.partial(nnx.Linear, use_bias=False, rngs=rngs)
+        self.heads = heads
+        self.attention_norm = nnx.LayerNorm(width, rngs=rngs)
+        self.query_key_value = linear(width, 3 * width)
+        self.attention_out = linear(width, width)
+        self.mlp_norm = nnx.LayerNorm(width, rngs=rngs)
+        self.mlp_in = linear(width, 4 * width)
+        self.mlp_out = linear(4 * width, width)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """The block's output, shaped like its input [batch, length, width]."""
+        batch, length, width = x.shape
+        projected = self.query_key_value(self.attention_norm(x))
+        by_head = projected.reshape(batch, length, 3, self.heads, width // self.heads)
+        query, key, value = jnp.moveaxis(by_head, 2, 0)
+        attended = jax.nn.dot_product_attention(query, key, value, is_causal=True)
+        x = x + self.attention_out(attended.reshape(x.shape))
+        return x + self.mlp_out(nnx.gelu(self.mlp_in(self.mlp_norm(x))))
+
+
+def _embedding(entries: int, width: int, rngs: nnx.Rngs) -> nnx.Embed:
+    init = nnx.initializers.normal(EMBEDDING_STD)
+    return nnx.Embed(entries, width, embedding_init=init, rngs=rngs)
 
 
 def _convolution(
