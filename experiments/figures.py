@@ -50,6 +50,7 @@ DATASET_TITLES = {
     "mnist": "MNIST",
     "fashion_mnist": "Fashion-MNIST",
     "cifar10": "CIFAR-10",
+    "python_source": "Python's standard library",
 }
 
 

@@ -1,5 +1,6 @@
 """The models of the studies, in Flax NNX."""
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +9,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
+
+EMBEDDING_STD = 0.02  # GPT-2's
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 def _uniform_fan_in(fan_in: int) -> nnx.Initializer:
@@ -135,6 +140,92 @@ class ResidualBlock(nnx.Module):
         return nnx.relu(x + y)
 
 
+class Transformer(nnx.Module):
+    """A causal decoder of the GPT-2 kind for sequences of tokens, pre-norm, without dropout.
+
+    With vocabulary V, length T, width d and depth L it has 2Vd + Td + L(12d² + 4d) + 2d parameters:
+    linear layers have no bias, and the head is not tied to the embedding.
+
+    Args:
+      num_classes: size of the vocabulary, and so the number of logits.
+      length: the longest sequence.
+      depth: number of blocks.
+      width: size of a token's representation.
+      heads: of each attention; they share the width.
+      rngs: the source of the initial parameters.
+
+    Raises:
+      ValueError: the heads do not divide the width.
+
+    References:
+      Radford et al., Language models are unsupervised multitask learners, 2019.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 128,
+        length: int = 128,
+        depth: int = 4,
+        width: int = 128,
+        heads: int = 4,
+        *,
+        rngs: nnx.Rngs,
+    ) -> None:
+        if width % heads:
+            raise ValueError(f"width must be a multiple of heads, got {width} and {heads}")
+        self.tokens = _embedding(num_classes, width, rngs)
+        self.positions = _embedding(length, width, rngs)
+        self.blocks = nnx.List([DecoderBlock(width, heads, rngs=rngs) for _ in range(depth)])
+        self.norm = nnx.LayerNorm(width, rngs=rngs)
+        self.head = nnx.Linear(width, num_classes, use_bias=False, rngs=rngs)
+
+    def __call__(
+        self, tokens: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        """Logits [batch, length, num_classes] of each next token; tokens int [batch, length].
+
+        Raises:
+          ValueError: the sequences are longer than the model's length.
+        """
+        del train, rngs
+        length, longest = tokens.shape[1], self.positions.num_embeddings
+        if length > longest:
+            raise ValueError(f"tokens must be sequences of at most {longest}, got {length}")
+        x = self.tokens(tokens) + self.positions(jnp.arange(length)[jnp.newaxis])
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))
+
+
+class DecoderBlock(nnx.Module):
+    """Causal self-attention, then a GELU layer of four times the width, each added to its input."""
+
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs) -> None:
+        linear = functools.partial(nnx.Linear, use_bias=False, rngs=rngs)
+        self.heads = heads
+        self.attention_norm = nnx.LayerNorm(width, rngs=rngs)
+        self.query_key_value = linear(width, 3 * width)
+        self.attention_out = linear(width, width)
+        self.mlp_norm = nnx.LayerNorm(width, rngs=rngs)
+        self.mlp_in = linear(width, 4 * width)
+        self.mlp_out = linear(4 * width, width)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """The block's output, shaped like its input [batch, length, width]."""
+        batch, length, width = x.shape
+        projected = self.query_key_value(self.attention_norm(x))
+        by_head = projected.reshape(batch, length, 3, self.heads, width // self.heads)
+        query, key, value = jnp.moveaxis(by_head, 2, 0)
+        attended = jax.nn.dot_product_attention(query, key, value, is_causal=True)
+        x = x + self.attention_out(attended.reshape(x.shape))
+        return x + self.mlp_out(nnx.gelu(self.mlp_in(self.mlp_norm(x))))
+
+
+def _embedding(entries: int, width: int, rngs: nnx.Rngs) -> nnx.Embed:
+    init = nnx.initializers.normal(EMBEDDING_STD)
+    return nnx.Embed(entries, width, embedding_init=init, rngs=rngs)
+
+
 def _convolution(
     n_in: int, n_out: int, size: int, stride: int, dtype: DTypeLike, rngs: nnx.Rngs
 ) -> nnx.Conv:
@@ -148,7 +239,7 @@ def _convolution(
         kernel_init=_uniform_fan_in(n_in * size**2),
         dtype=dtype,
         rngs=rngs,
-        # In a loop, XLA's own convolutions are 20 times slower on CPUs than outside of one.
+        # In a loop, XLA's own gradients of convolutions are far slower on CPUs than outside of one.
         conv_general_dilated=(
             convolve if jax.default_backend() == "cpu" else jax.lax.conv_general_dilated
         ),
@@ -162,28 +253,67 @@ def convolve(
     padding: Sequence[tuple[int, int]],
     **_: Any,
 ) -> jax.Array:
-    """A convolution as a sum of matrix products, one for each place in the kernel.
+    """A convolution whose gradients are convolutions of the usual layout, as XLA's are not.
 
     Equals ``jax.lax.conv_general_dilated`` for images [batch, height, width, channels] and kernels
     [height, width, channels, features], without dilation and groups.
     """
-    batch, channels = images.shape[0], images.shape[-1]
-    window, features = kernel.shape[:2], kernel.shape[-1]
-    images = jnp.pad(images, ((0, 0), *padding, (0, 0)))
-    height, width = (
-        (size - reach) // stride + 1
-        for size, reach, stride in zip(images.shape[1:3], window, window_strides, strict=True)
+    return _convolve(images, kernel, tuple(window_strides), tuple(map(tuple, padding)))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve(
+    images: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: tuple[Any, ...]
+) -> jax.Array:
+    return jax.lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=LAYOUT)
+
+
+def _convolve_forward(
+    images: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: tuple[Any, ...]
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _convolve(images, kernel, strides, padding), (images, kernel)
+
+
+def _convolve_backward(
+    strides: tuple[int, ...],
+    padding: tuple[Any, ...],
+    residuals: tuple[jax.Array, jax.Array],
+    cotangent: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    images, kernel = residuals
+    before = [low for low, _ in padding]
+    sizes = list(
+        zip(images.shape[1:3], kernel.shape[:2], cotangent.shape[1:3], strides, strict=True)
     )
-    total = jnp.zeros((), images.dtype)
-    for place in itertools.product(*map(range, window)):
-        (first, last), (left, right) = (
-            (start, start + (count - 1) * stride + 1)
-            for start, count, stride in zip(place, (height, width), window_strides, strict=True)
-        )
-        strides = (1, *window_strides, 1)
-        seen = jax.lax.slice(images, (0, first, left, 0), (batch, last, right, channels), strides)
-        total += seen.reshape(-1, channels) @ kernel[place]
-    return total.reshape(batch, height, width, features)
+    reaches = [(count - 1) * stride + 1 for _, _, count, stride in sizes]
+    # Each output's gradient goes back to the pixels that it saw.
+    of_images = jax.lax.conv_general_dilated(
+        cotangent,
+        jnp.flip(kernel, (0, 1)).swapaxes(2, 3),
+        (1, 1),
+        [
+            (window - 1 - low, size - reach + low)
+            for low, (size, window, _, _), reach in zip(before, sizes, reaches, strict=True)
+        ],
+        lhs_dilation=strides,
+        dimension_numbers=LAYOUT,
+    )
+    # Channels take the place of the batch, and the batch that of the channels.
+    of_kernel = jax.lax.conv_general_dilated(
+        images.transpose(3, 1, 2, 0),
+        cotangent.transpose(1, 2, 0, 3),
+        (1, 1),
+        [
+            (low, window - 1 - size - low + reach)
+            for low, (size, window, _, _), reach in zip(before, sizes, reaches, strict=True)
+        ],
+        rhs_dilation=strides,
+        dimension_numbers=LAYOUT,
+    )
+    return of_images, of_kernel.transpose(1, 2, 0, 3)
+
+
+_convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
 def _batch_norm(features: int, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.BatchNorm:

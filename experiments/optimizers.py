@@ -296,7 +296,7 @@ _FAIR_TEST = (
 
 # Every variant of the design space, by the arm that it is a variant of: that arm's learning rate is
 # also theirs.
-_DESIGN_SPACE = {
+_DESIGN_SPACE: dict[str, tuple[Arm, ...]] = {
     "sgd_homeostasis": (
         Arm("plasticity", "plasticity (γ = 1)", _full(scale=1.0, warmup_epochs=0)),
         Arm(
@@ -365,7 +365,7 @@ _DESIGN_SPACE = {
 }
 
 # The selection of the published settings repeated: what was varied beside the learning rate.
-_SELECTION: dict[str, dict[str, tuple[float, ...]]] = {
+_SELECTION: dict[str, tuple[Arm, ...]] = {
     "full": tuple(
         Arm(
             f"full_scale{scale:g}_warmup{warmup}",
@@ -374,7 +374,7 @@ _SELECTION: dict[str, dict[str, tuple[float, ...]]] = {
         )
         for scale in (0.5, 1.0, 2.0)
         for warmup in (0, 1, 2)
-        if (scale, warmup) != (PUBLISHED_SCALE, PUBLISHED_WARMUP_EPOCHS)
+        if (scale, warmup) not in ((PUBLISHED_SCALE, PUBLISHED_WARMUP_EPOCHS), (1.0, 0))
     ),
     "gradient_only": (
         Arm(
@@ -413,9 +413,9 @@ ABLATIONS = (
 DESIGN_SPACE = {base: tuple(arm.name for arm in arms) for base, arms in _DESIGN_SPACE.items()}
 # 36 trials a family: the published grid for the full method, twelve learning rates and three values
 # of one more setting for the others.
-SELECTION = {
+SELECTION: dict[str, dict[str, tuple[float, ...]]] = {
     "full": dict.fromkeys(
-        ("full", *(arm.name for arm in _SELECTION["full"])), (0.1, 0.05, 0.03, 0.01)
+        ("full", "plasticity", *(arm.name for arm in _SELECTION["full"])), (0.1, 0.05, 0.03, 0.01)
     ),
     "gradient_only": dict.fromkeys(
         ("gradient_only", "gradient_only_wide", "gradient_only_wider"), _geometric(0.01, 1.0, 12)
@@ -435,7 +435,7 @@ FAMILIES = {
     for family, arms in table.items()
     for arm in arms
 }
-ARMS = {
+ARMS: dict[str, Arm] = {
     arm.name: arm
     for arm in (
         *_FAIR_TEST,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from pathlib import Path
 
 import jax
@@ -10,8 +11,15 @@ from flax import nnx
 
 from experiments import models
 from experiments.configs import Workload
-from experiments.data import Dataset, load_dataset, subset, validation_split, with_label_noise
-from experiments.train import Task
+from experiments.data import (
+    DataError,
+    Dataset,
+    load_dataset,
+    subset,
+    validation_split,
+    with_label_noise,
+)
+from experiments.train import Preprocess, Task
 
 VALIDATION_SHARE = 1 / 6  # 10,000 of 60,000
 SPLIT_SEED = 0
@@ -20,7 +28,7 @@ CIFAR10_STD = (0.247, 0.243, 0.262)
 
 
 def load(workload: Workload, *, data_dir: Path, raw_dir: Path | None) -> Dataset:
-    """The workload's images; its test images are what the workload evaluates on.
+    """The workload's examples; its test examples are what the workload evaluates on.
 
     Raises:
       DataError: the data set is not to be had.
@@ -33,12 +41,15 @@ def load(workload: Workload, *, data_dir: Path, raw_dir: Path | None) -> Dataset
         dataset = subset(dataset, workload.fraction, seed=SPLIT_SEED)
     if workload.label_noise > 0:
         dataset = with_label_noise(dataset, workload.label_noise, seed=SPLIT_SEED)
-    evaluated = round(workload.test_fraction * len(dataset.test_labels))
-    return dataclasses.replace(
-        dataset,
-        test_images=dataset.test_images[:evaluated],
-        test_labels=dataset.test_labels[:evaluated],
-    )
+    if workload.test_fraction < 1:
+        evaluated = round(workload.test_fraction * len(dataset.test_labels))
+        dataset = dataclasses.replace(
+            dataset,
+            test_images=dataset.test_images[:evaluated],
+            test_labels=dataset.test_labels[:evaluated],
+            source=f"{dataset.source}; the first {evaluated} of the evaluated examples",
+        )
+    return dataset
 
 
 @functools.cache
@@ -47,19 +58,38 @@ def _load_whole(name: str, data_dir: Path, raw_dir: Path | None) -> Dataset:
 
 
 def make_task(workload: Workload, dataset: Dataset) -> Task:
-    """The model, the preprocessing and the batch size of a workload."""
-    *_, channels = dataset.train_images.shape
+    """The model, the preprocessing and the batch size of a workload.
+
+    Raises:
+      DataError: the data set is text and the model is for images, or the other way round.
+    """
+    if dataset.is_text != (workload.model == "transformer"):
+        kind = "text" if dataset.is_text else "images"
+        raise DataError(f"{dataset.name} is {kind}, which the model {workload.model} does not take")
+    shape, num_classes = dataset.train_images.shape[1:], dataset.num_classes
 
     def model(rngs: nnx.Rngs) -> nnx.Module:
-        if workload.model == "resnet18":
-            return models.ResNet(
-                channels, workload.width, num_classes=dataset.num_classes, rngs=rngs
-            )
-        features = dataset.train_images[0].size
-        return models.MLP(features, num_classes=dataset.num_classes, rngs=rngs)
+        match workload.model:
+            case "mlp":
+                return models.MLP(math.prod(shape), num_classes=num_classes, rngs=rngs)
+            case "resnet18":
+                return models.ResNet(shape[-1], workload.width, num_classes=num_classes, rngs=rngs)
+            case "transformer":
+                return models.Transformer(num_classes, *shape, rngs=rngs)
 
-    preprocess = _augment if dataset.name.startswith("cifar10") else _centre
-    return Task(model, preprocess, workload.batch_size)
+    return Task(model, _preprocess(dataset), workload.batch_size)
+
+
+def _preprocess(dataset: Dataset) -> Preprocess:
+    if dataset.is_text:
+        return _tokens
+    return _augment if dataset.name.startswith("cifar10") else _centre
+
+
+def _tokens(characters: jax.Array, key: jax.Array | None) -> jax.Array:
+    """Characters as the integers that a model of text takes."""
+    del key
+    return characters.astype(jnp.int32)
 
 
 def _centre(images: jax.Array, key: jax.Array | None) -> jax.Array:

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from experiments import __main__ as command_line
-from experiments.configs import Study
+from experiments.configs import LowData, Optimizers, Study
 from experiments.data import DATASETS
 from experiments.optimizers import ARMS
 from experiments.studies import STUDIES
@@ -71,6 +71,29 @@ class TestHelp:
             assert re.search(rf"{option}[ ,].{{0,80}}{re.escape(explanation[:30])}", text), option
 
 
+class TestPreset:
+    @pytest.fixture
+    def asked(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Study]:
+        """The study that a command line asks for."""
+        studies: list[Study] = []
+        monkeypatch.setattr(jax.config, "update", lambda *_: None)  # too late in this process
+        monkeypatch.setattr(command_line, "run", lambda study, _: studies.append(study))
+
+        def asked(*arguments: str) -> Study:
+            monkeypatch.setattr(sys, "argv", ["experiments", *arguments])
+            command_line.main()
+            return studies.pop()
+
+        return asked
+
+    def test_gives_the_sizes_of_all_that_is_not_named(self, asked: Callable[..., Study]):
+        study = asked("optimizers", "--seeds", "7", "--preset", "cpu")
+        assert study == dataclasses.replace(Optimizers.at("cpu"), seeds=7)
+
+    def test_is_the_full_protocol_where_none_is_named(self, asked: Callable[..., Study]):
+        assert asked("low_data") == LowData()
+
+
 class TestRefusals:
     """Exit code 2, and what would do."""
 
@@ -92,6 +115,8 @@ class TestRefusals:
             (["accuracy", "--sedes", "3"], ["--sedes", "--seeds"]),
             (["accuracy", "--raw-dir", "absent"], ["raw_dir absent is not a folder"]),
             (["verdict"], ["selections.csv is missing", "experiments tune"]),
+            (["transfer"], ["selections.csv is missing", "experiments selection"]),
+            (["accuracy", "--preset", "huge"], ["--preset", "huge", "smoke", "cpu", "paper"]),
         ],
     )
     def test_of_what_cannot_be_run(self, arguments: list[str], said: list[str], answer: Answer):

@@ -4,10 +4,19 @@ import dataclasses
 import math
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from experiments.configs import Accuracy, Cell, ConfigError, Study, Workload
+from experiments.configs import (
+    Accuracy,
+    Cell,
+    ConfigError,
+    Optimizers,
+    Preset,
+    Study,
+    Workload,
+)
 from experiments.data import DATASETS
 from experiments.optimizers import ARMS
 from experiments.records import CELL_COLUMNS
@@ -69,6 +78,38 @@ class TestStudies:
         texts = " ".join(base.__doc__ or "" for base in config.__mro__)
         for field in dataclasses.fields(config):
             assert re.search(rf"^\s+{field.name}: \S", texts, re.MULTILINE), field.name
+
+
+class TestPresets:
+    @pytest.mark.parametrize("config", CONFIGS)
+    @pytest.mark.parametrize("preset", get_args(Preset))
+    def test_change_the_defaults_of_known_settings_alone(self, config: type[Study], preset: Preset):
+        study = config.at(preset)
+        assert study.preset == preset
+        changed = config.sizes.get(preset, {})
+        assert {name: getattr(study, name) for name in changed} == dict(changed)
+
+    @pytest.mark.parametrize("config", CONFIGS)
+    def test_paper_is_the_default_and_reduces_nothing(self, config: type[Study]):
+        assert config.at("paper") == config()
+        assert config().reductions() == {}
+
+    @pytest.mark.parametrize("config", CONFIGS)
+    def test_smoke_is_small(self, config: type[Study]):
+        smoke = config.at("smoke")
+        assert smoke.epochs == 1
+        assert smoke.seeds <= 2
+        assert smoke.reductions()["epochs"] == (1, config().epochs)
+
+    def test_cpu_makes_the_residual_network_narrow_and_its_data_few(self):
+        workload = Optimizers.at("cpu").workload()
+        assert workload.model == "resnet18"
+        assert workload.width < 64
+        assert workload.fraction < 1
+        assert workload.epochs < 50
+
+    def test_count_what_was_asked_for_on_the_command_line_too(self):
+        assert Accuracy(seeds=3).reductions() == {"seeds": (3, 5)}
 
 
 class TestCells:

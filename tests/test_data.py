@@ -5,8 +5,10 @@ import gzip
 import hashlib
 import io
 import os
+import platform
 import struct
 import sys
+import sysconfig
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -114,7 +116,7 @@ def _only_local_sources(debian: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 class TestArguments:
     def test_an_unknown_name_is_answered_with_the_known_ones(self, data_dir: Path):
-        with pytest.raises(DataError, match=r"'imagenet'.*mnist5k, mnist, fashion_mnist, cifar10"):
+        with pytest.raises(DataError, match="'imagenet'.*" + ", ".join(DATASETS)):
             load_dataset("imagenet", data_dir=data_dir)
 
     @pytest.mark.parametrize("name", DATASETS)
@@ -162,6 +164,130 @@ class TestMnist5k:
     def test_is_the_same_everywhere(self, mnist5k: Dataset):
         digest = "afb0cca3a97eadf965a6ba20de7d39ad12630321cca4f3f57877e72bb3aac39b"
         assert mnist5k.checksum == digest
+
+
+def characters(window: np.ndarray) -> str:
+    return window.astype(np.uint8).tobytes().decode("ascii")
+
+
+class TestPythonSource:
+    """Of the Python that runs these tests."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def source(cls, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+        return load_dataset("python_source", data_dir=tmp_path_factory.mktemp("data"))
+
+    def test_has_windows_of_128_ascii_characters(self, source: Dataset):
+        for part in (source.train_images, source.test_images):
+            assert part.shape[1:] == (128,)
+            assert part.dtype == np.uint8
+            assert part.max() <= 127
+        for part in (source.train_labels, source.test_labels):
+            assert part.shape[1:] == (128,)
+            assert part.dtype == np.int32
+            assert 0 <= part.min() <= part.max() <= 127
+        assert source.num_classes == 128
+
+    def test_is_about_2_mb_with_a_tenth_as_much_for_testing(self, source: Dataset):
+        assert 8_000 < len(source.train_images) < 20_000
+        assert 0.05 < len(source.test_images) / len(source.train_images) < 0.15
+
+    def test_the_label_of_a_character_is_the_next_one(self, source: Dataset):
+        np.testing.assert_array_equal(source.train_images[:, 1:], source.train_labels[:, :-1])
+        np.testing.assert_array_equal(source.test_images[:, 1:], source.test_labels[:, :-1])
+
+    def test_is_python(self, source: Dataset):
+        text = characters(source.train_images)
+        assert text.count("self.") > 1000
+        assert text.count("\x7f") < 1000, "of what is beyond ASCII"
+
+    def test_is_the_same_at_every_load(self, source: Dataset, data_dir: Path):
+        assert_same(load_dataset("python_source", data_dir=data_dir), source)
+        assert not data_dir.exists(), "no cache is needed"
+
+    def test_says_which_python_s_and_names_no_folder(self, source: Dataset):
+        assert source.name == "python_source"
+        assert platform.python_version() in source.source
+        assert "/" not in source.source
+
+
+class TestPythonSourceOfAMadeUpLibrary:
+    """Twenty modules, `aa.py` to `at.py`, two of them for testing."""
+
+    NAMES = tuple(f"a{letter}" for letter in "abcdefghijklmnopqrst")
+
+    @pytest.fixture
+    def library(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """Each module repeats the last letter of its name 260 times, which makes two windows."""
+        folder = tmp_path / "library"
+        folder.mkdir()
+        for name in self.NAMES:
+            (folder / f"{name}.py").write_text(260 * name[-1])
+        monkeypatch.setattr(sysconfig, "get_path", {"stdlib": str(folder)}.__getitem__)
+        monkeypatch.setattr(sys, "stdlib_module_names", frozenset(self.NAMES))
+        return folder
+
+    @pytest.fixture
+    def load(self, library: Path, data_dir: Path) -> Callable[[], Dataset]:
+        assert library.is_dir()
+        return lambda: load_dataset("python_source", data_dir=data_dir)
+
+    def test_every_tenth_module_by_name_is_for_testing(self, load: Callable[[], Dataset]):
+        dataset = load()
+        assert characters(dataset.test_images[:, 0]) == "jjtt"
+        assert characters(dataset.train_images[:, 0]) == "aabbccddeeffgghhiikkllmmnnooppqqrrss"
+
+    def test_no_window_and_no_label_reaches_into_another_module(self, load: Callable[[], Dataset]):
+        dataset = load()
+        for inputs, labels in (
+            (dataset.train_images, dataset.train_labels),
+            (dataset.test_images, dataset.test_labels),
+        ):
+            both = np.concatenate([inputs, labels], axis=1)
+            assert (both == both[:, :1]).all()
+
+    def test_windows_follow_each_other(self, library: Path, load: Callable[[], Dataset]):
+        text = bytes(np.random.default_rng(0).integers(0, 128, 128 * 128 + 1, np.uint8))
+        (library / "aa.py").write_bytes(text)
+        dataset = load()
+        assert dataset.train_images[:128].tobytes() == text[:-1]
+        assert dataset.train_labels[:128].astype(np.uint8).tobytes() == text[1:]
+
+    @pytest.mark.parametrize(
+        ("size", "windows"), [(0, 0), (128, 0), (129, 1), (256, 1), (257, 2), (100_000, 128)]
+    )
+    def test_a_module_gives_the_whole_windows_of_its_first_16_kb(
+        self, size: int, windows: int, library: Path, load: Callable[[], Dataset]
+    ):
+        (library / "aa.py").write_text(size * "!")
+        assert characters(load().train_images[:, 0]).count("!") == windows
+
+    def test_a_byte_beyond_ascii_becomes_127(self, library: Path, load: Callable[[], Dataset]):
+        (library / "aa.py").write_bytes("é".encode() + 127 * b"!")
+        dataset = load()
+        assert dataset.train_images[0].tolist() == [127, 127] + 126 * [ord("!")]
+        assert dataset.train_labels[0].tolist() == [127] + 127 * [ord("!")]
+
+    def test_private_modules_packages_and_other_files_are_left_out(
+        self, library: Path, load: Callable[[], Dataset], monkeypatch: pytest.MonkeyPatch
+    ):
+        before = load()
+        known = {*self.NAMES, "_private", "package", "builtin"}
+        monkeypatch.setattr(sys, "stdlib_module_names", frozenset(known))
+        (library / "package").mkdir()
+        for file in ("_private.py", "package/__init__.py", "installed.py"):
+            (library / file).write_text(260 * "!")
+        assert_same(load(), before)
+
+    def test_a_python_without_sources_is_refused(self, library: Path, load: Callable[[], Dataset]):
+        for name in self.NAMES[9:]:
+            (library / f"{name}.py").unlink()
+        with pytest.raises(
+            DataError,
+            match=f"^{library}: 9 modules of the standard library as source; expected at least 10",
+        ):
+            load()
 
 
 class TestRawFiles:
@@ -624,7 +750,7 @@ class TestSubset:
     def test_says_what_was_done(self):
         part = subset(numbered([20] * 10), 0.1, seed=7)
         assert part.name == "numbered-subset0.1"
-        assert part.source == "made up; subset of 0.1 of the training images, seed 7"
+        assert part.source == "made up; subset of 0.1 of the training examples, seed 7"
 
     @pytest.mark.parametrize("fraction", [0, -0.1, 1.01, float("nan")])
     def test_an_impossible_fraction_is_refused(self, fraction: float):
@@ -681,7 +807,7 @@ class TestValidationSplit:
     def test_says_what_was_done(self):
         split = validation_split(numbered([20] * 10), size=50, seed=7)
         assert split.name == "numbered-validation50"
-        assert split.source == "made up; 50 training images held out as test images, seed 7"
+        assert split.source == "made up; 50 training examples held out for testing, seed 7"
 
     @pytest.mark.parametrize("size", [0, -1, 20, 21])
     def test_an_impossible_size_is_refused(self, size: int):
@@ -756,3 +882,50 @@ class TestLabelNoise:
 def test_a_negative_seed_is_refused(cut: Callable[[Dataset], Dataset]):
     with pytest.raises(ValueError, match="seed must not be negative, got -1"):
         cut(numbered([2] * 10))
+
+
+class TestCutsOfText:
+    """Its windows are of one class, and each of its characters has a label."""
+
+    TEXT = Dataset(
+        name="text",
+        train_images=np.arange(40 * 4, dtype=np.uint8).reshape(40, 4) % 5,
+        train_labels=np.arange(1, 40 * 4 + 1, dtype=np.int32).reshape(40, 4) % 5,
+        test_images=np.zeros((3, 4), np.uint8),
+        test_labels=np.zeros((3, 4), np.int32),
+        source="made up",
+        num_classes=5,
+    )
+
+    def numbered(self) -> Dataset:
+        """Each window repeats its number; each label is the number of its window."""
+        numbers = np.repeat(np.arange(40)[:, np.newaxis], 4, axis=1)
+        return dataclasses.replace(
+            self.TEXT,
+            train_images=numbers.astype(np.uint8),
+            train_labels=numbers.astype(np.int32),
+        )
+
+    def test_a_subset_is_nested_and_keeps_labels_with_their_windows(self):
+        smaller, larger = (subset(self.numbered(), fraction, seed=0) for fraction in (0.25, 0.5))
+        assert len(smaller.train_images) == 10
+        assert len(larger.train_images) == 20
+        assert set(smaller.train_images[:, 0]) <= set(larger.train_images[:, 0])
+        np.testing.assert_array_equal(larger.train_images, larger.train_labels)
+        assert larger.num_classes == 5
+
+    def test_a_validation_split_parts_the_windows(self):
+        split = validation_split(self.numbered(), size=8, seed=0)
+        held_out, left = split.test_images[:, 0], split.train_images[:, 0]
+        assert len(held_out) == 8
+        np.testing.assert_array_equal(np.sort([*held_out, *left]), np.arange(40))
+        np.testing.assert_array_equal(split.test_images, split.test_labels)
+        np.testing.assert_array_equal(split.train_images, split.train_labels)
+
+    def test_label_noise_is_by_character_within_the_vocabulary(self):
+        noisy = with_label_noise(self.TEXT, 0.3, seed=0)
+        assert noisy.train_labels.shape == (40, 4)
+        assert (noisy.train_labels != self.TEXT.train_labels).sum() == 48
+        assert (noisy.train_labels != self.TEXT.train_labels).any(axis=1).sum() > 12
+        assert set(noisy.train_labels.ravel()) == set(range(5))
+        assert noisy.train_images is self.TEXT.train_images

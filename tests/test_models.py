@@ -1,12 +1,13 @@
-"""The multilayer perceptron: its size, its initial parameters, its dropout."""
+"""The multilayer perceptron and the transformer; ResNet-18 is in ``test_cifar10.py``."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
-from experiments.models import MLP, convolve
+from experiments.models import MLP, DecoderBlock, Transformer, convolve
 
 IMAGES = np.random.default_rng(0).standard_normal((3, 28, 28, 1)).astype(np.float32)
 
@@ -140,3 +141,136 @@ class TestConvolve:
             (found, *pull_found(cotangent)), (expected, *pull_expected(cotangent)), strict=True
         ):
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+def tokens(seed: int, batch: int = 2, length: int = 12, vocabulary: int = 11) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, vocabulary, (batch, length), np.int32)
+
+
+def normalised(x: np.ndarray, norm: nnx.LayerNorm) -> np.ndarray:
+    centred = x - x.mean(axis=-1, keepdims=True)
+    rms = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-6)
+    return centred / rms * np.asarray(norm.scale[...]) + np.asarray(norm.bias[...])
+
+
+def attended(x: np.ndarray, block: DecoderBlock) -> np.ndarray:
+    """What each head gathers from the same and from earlier places, side by side."""
+    length, width = x.shape
+    size = width // block.heads
+    query, key, value = np.split(x @ np.asarray(block.query_key_value.kernel[...]), 3, axis=1)
+    gathered = []
+    for start in range(0, width, size):
+        head = slice(start, start + size)
+        scores = query[:, head] @ key[:, head].T / size**0.5
+        weights = np.exp(scores) * np.tri(length)
+        gathered.append(weights / weights.sum(axis=1, keepdims=True) @ value[:, head])
+    return np.concatenate(gathered, axis=1)
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+    return x / 2 * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))
+
+
+class TestTransformer:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def model(cls) -> Transformer:
+        return Transformer(11, 12, depth=2, width=16, heads=4, rngs=nnx.Rngs(0))
+
+    @pytest.mark.parametrize(
+        ("vocabulary", "length", "depth", "width", "heads"),
+        [(128, 128, 4, 128, 4), (11, 7, 3, 24, 3), (32_000, 1024, 12, 768, 12)],
+    )
+    def test_has_the_parameters_of_the_formula(
+        self, vocabulary: int, length: int, depth: int, width: int, heads: int
+    ):
+        model = nnx.eval_shape(
+            lambda: Transformer(vocabulary, length, depth, width, heads, rngs=nnx.Rngs(0))
+        )
+        leaves = jax.tree.leaves(nnx.state(model, nnx.Param))
+        assert sum(leaf.size for leaf in leaves) == (
+            (2 * vocabulary + length) * width + depth * (12 * width**2 + 4 * width) + 2 * width
+        )
+        assert {leaf.dtype for leaf in leaves} == {np.dtype(np.float32)}
+
+    def test_has_0_8_million_parameters_by_default(self):
+        leaves = jax.tree.leaves(nnx.state(Transformer(rngs=nnx.Rngs(0)), nnx.Param))
+        assert sum(leaf.size for leaf in leaves) == 837_888
+
+    def test_gives_logits_of_each_next_token(self, model: Transformer):
+        logits = model(tokens(0), train=False)
+        assert logits.shape == (2, 12, 11)
+        assert logits.dtype == jnp.float32
+
+    def test_takes_shorter_sequences_too(self, model: Transformer):
+        logits = jax.eval_shape(lambda: model(jnp.asarray(tokens(0, length=5)), train=False))
+        assert logits.shape == (2, 5, 11)
+
+    def test_follows_the_equations(self, model: Transformer):
+        """Of one sequence, in float64."""
+        sequence = tokens(0)[0]
+        positions = np.asarray(model.positions.embedding[...])
+        x = np.asarray(model.tokens.embedding[...], np.float64)[sequence] + positions
+        for block in model.blocks:
+            gathered = attended(normalised(x, block.attention_norm), block)
+            x = x + gathered @ np.asarray(block.attention_out.kernel[...])
+            hidden = gelu(normalised(x, block.mlp_norm) @ np.asarray(block.mlp_in.kernel[...]))
+            x = x + hidden @ np.asarray(block.mlp_out.kernel[...])
+        expected = normalised(x, model.norm) @ np.asarray(model.head.kernel[...])
+        logits = model(sequence[np.newaxis], train=False)[0]
+        np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.parametrize("changed", [1, 6, 11])
+    def test_no_logit_depends_on_a_later_token(self, changed: int, model: Transformer):
+        before = tokens(0)
+        after = before.copy()
+        after[:, changed] = (after[:, changed] + 1) % 11
+        one, other = (np.asarray(model(x, train=False)) for x in (before, after))
+        np.testing.assert_array_equal(one[:, :changed], other[:, :changed])
+        assert (one[:, changed:] != other[:, changed:]).any(axis=(0, 2)).all(), "on earlier ones"
+
+    def test_tells_positions_apart(self, model: Transformer):
+        """The same token everywhere: attention alone would see no difference."""
+        logits = np.asarray(model(np.zeros((1, 12), np.int32), train=False))[0]
+        assert not np.isclose(logits[1:], logits[:-1], atol=1e-5).all(axis=1).any()
+
+    def test_sequences_of_a_batch_do_not_meet(self, model: Transformer):
+        both = model(tokens(0), train=False)
+        np.testing.assert_allclose(model(tokens(0)[1:], train=False), both[1:], atol=1e-5)
+
+    def test_is_the_same_in_training_and_needs_no_random_numbers(self, model: Transformer):
+        np.testing.assert_array_equal(
+            model(tokens(0), train=True), model(tokens(0), train=False), strict=True
+        )
+
+    def test_learns_a_tiny_text(self):
+        """A sequence in which each token decides the next."""
+        text = np.tile(np.arange(13, dtype=np.int32) % 11, (4, 1))
+        inputs, labels = text[:, :-1], text[:, 1:]
+        graph, params = nnx.split(Transformer(11, 12, 2, 16, 4, rngs=nnx.Rngs(0)))
+        optimizer = optax.adam(1e-2)
+
+        def loss_fn(params: nnx.State) -> jax.Array:
+            logits = nnx.merge(graph, params)(inputs, train=True)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+        @jax.jit
+        def step(params: nnx.State, state: optax.OptState) -> tuple:
+            loss, gradients = jax.value_and_grad(loss_fn)(params)
+            updates, state = optimizer.update(gradients, state, params)
+            return optax.apply_updates(params, updates), state, loss
+
+        state, losses = optimizer.init(params), []
+        for _ in range(30):
+            params, state, loss = step(params, state)
+            losses.append(float(loss))
+        assert losses[0] > 2, "log 11 is 2.4"
+        assert losses[-1] < 0.1
+
+    def test_refuses_a_width_that_its_heads_do_not_divide(self):
+        with pytest.raises(ValueError, match="width must be a multiple of heads, got 16 and 3"):
+            Transformer(width=16, heads=3, rngs=nnx.Rngs(0))
+
+    def test_refuses_sequences_longer_than_its_positions(self, model: Transformer):
+        with pytest.raises(ValueError, match="tokens must be sequences of at most 12, got 13"):
+            model(tokens(0, length=13), train=False)

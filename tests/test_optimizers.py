@@ -9,12 +9,13 @@ import optax
 import pytest
 
 import neuroplastic_optax as npx
-from experiments.optimizers import ARMS, PLASTIC, Training
+from experiments.optimizers import ARMS, DESIGN_SPACE, PLASTIC, SELECTION, Training
 from neuroplastic_optax import HomeostasisDiagnostics, PlasticityDiagnostics
 
 TRAINING = Training(steps_per_epoch=3, epochs=4)
 WITH_HOMEOSTASIS = tuple(name for name in ARMS if name.endswith("_homeostasis"))
 PLAIN = ("sgd", "momentum", "adam", "adamw", "rmsprop")
+WITHOUT_HOMEOSTASIS = (*PLAIN, "adam_b2_0.9", "adam_b2_0.99")
 STEPS = 4
 
 every_arm = pytest.mark.parametrize("name", ARMS)
@@ -152,7 +153,7 @@ class TestWhatAProgramReliesOn:
         plasticity = set(PlasticityDiagnostics._fields) - {"per_leaf", "alpha_histogram"}
         homeostasis = set(HomeostasisDiagnostics._fields)
         kept = (plasticity if name in PLASTIC else set()) | (
-            set() if name in PLAIN else homeostasis
+            set() if name in WITHOUT_HOMEOSTASIS else homeostasis
         )
         assert self.kept(name, diagnostics=True) == kept
         assert self.kept(name, diagnostics=False) == set()
@@ -178,3 +179,52 @@ class TestWhatAProgramReliesOn:
     @staticmethod
     def optimizer(name: str, rate, seed, diagnostics: bool) -> optax.GradientTransformation:
         return ARMS[name].make(rate, Training(3, 4, diagnostics=diagnostics, seed=seed))
+
+
+class TestSelection:
+    def test_gives_every_family_thirty_six_trials(self):
+        for family, trials in SELECTION.items():
+            assert family in trials
+            assert sum(len(set(rates)) for rates in trials.values()) == 36
+
+    def test_holds_the_published_grid(self):
+        configurations = {ARMS[arm].describe() for arm in SELECTION["full"]}
+        assert len(configurations) == 9
+        assert {rate for rates in SELECTION["full"].values() for rate in rates} == {
+            0.1,
+            0.05,
+            0.03,
+            0.01,
+        }
+
+
+class TestDesignSpace:
+    def test_names_a_base_without_plasticity_for_every_variant(self):
+        for base, variants in DESIGN_SPACE.items():
+            assert base not in PLASTIC
+            assert set(variants) <= set(PLASTIC)
+
+    @pytest.mark.parametrize(
+        ("arm", "phase"),
+        [("early", 0), ("middle", 1), ("late", 2)],
+        ids=["early", "middle", "late"],
+    )
+    def test_a_phase_acts_in_its_part_of_training_alone(self, arm: str, phase: int):
+        """Over ten steps the parameters leave the base's where the phase begins."""
+        training = Training(steps_per_epoch=1, epochs=10)
+        first = {0: 0, 1: 3, 2: 6}[phase]
+        gradients = np.random.default_rng(0).standard_normal((10, 3, 4)).astype(np.float32)
+
+        def updates(name: str) -> list[np.ndarray]:
+            optimizer = ARMS[name].make(0.1, training)
+            params = jnp.asarray(PARAMS)
+            state, found = optimizer.init(params), []
+            for gradient in gradients:
+                update, state = optimizer.update(jnp.asarray(gradient), state, params)
+                found.append(np.asarray(update))
+            return found
+
+        base, variant = updates("momentum_homeostasis"), updates(f"momentum_{arm}")
+        differs = [not np.allclose(a, b, rtol=1e-6) for a, b in zip(base, variant, strict=True)]
+        assert differs.index(True) == first
+        assert differs == [first <= step < {0: 3, 3: 6, 6: 10}[first] for step in range(10)]

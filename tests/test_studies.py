@@ -20,16 +20,21 @@ from experiments import figures, run, tasks
 from experiments.configs import (
     Accuracy,
     ConfigError,
+    DesignSpace,
     Dynamics,
     LowData,
     Noise,
+    Optimizers,
+    Selection,
     Study,
+    Text,
+    Transfer,
     Tune,
     Verdict,
 )
 from experiments.data import Dataset
 from experiments.hypotheses import HYPOTHESES
-from experiments.optimizers import ARMS, PLASTIC
+from experiments.optimizers import ARMS, FAIR_TEST, PLASTIC, SELECTION
 from experiments.records import CELL_COLUMNS, RecordError
 from experiments.statistics import holm, paired_comparison
 from experiments.train import Arrays, Task
@@ -167,6 +172,25 @@ STUDIES = {
         Noise(arms=("full", "sgd"), seeds=3, epochs=2, label_noise=(0.0, 0.4), batch_sizes=(8,)),
         set(),
     ),
+    "selection": (
+        Selection(arms=("full", "gradient_only", "adam"), seeds=3, epochs=2, tuning_seeds=1),
+        {"selections.csv"},
+    ),
+    "optimizers": (Optimizers(arms=("full", "sgd", "adam"), seeds=2, epochs=2), set()),
+    "design_space": (
+        DesignSpace(
+            arms=("full", "bounded", "momentum_gain", "adam_gain"),
+            baselines=("sgd", "adam"),
+            seeds=3,
+            epochs=2,
+            tuning_seeds=1,
+        ),
+        set(),
+    ),
+    "text": (
+        Text(dataset="mnist5k", arms=("full", "sgd"), seeds=3, epochs=2, tuning_seeds=1),
+        set(),
+    ),
     "tune": (
         Tune(arms=("full", "sgd", "adam"), seeds=2, epochs=2, budget=6),
         {"selections.csv"},
@@ -227,6 +251,7 @@ class TestEveryStudy:
         for arm in done.study.arms:
             assert ARMS[arm].label in done.shown
             assert ARMS[arm].label in done.report
+        assert done.report.splitlines()[2].startswith("**Not the full protocol**")
         for picture in done.folder.glob("*.png"):
             assert f"]({picture.name})" in done.report
         for block in re.findall(r"(?:^\|.*\n?)+", done.report, re.MULTILINE):
@@ -252,7 +277,7 @@ class TestEveryStudy:
         assert manifest["study"] == done.name
         assert manifest["configuration"]["epochs"] == 2
         assert str(done.folder) not in text
-        assert sorted(manifest["arms"]) == sorted(done.study.arms)
+        assert set(manifest["arms"]) >= set(done.study.arms)
 
     def test_pairs_all_arms_by_seed(self, done: Done):
         conditions = ["split", "label_noise", "batch_size", "fraction", "epochs"]
@@ -366,8 +391,8 @@ class TestVerdict:
             assert hypothesis.question in report
         for verdict in read(judged, "comparisons.csv")["verdict"]:
             assert verdict in report
-        for arm in ARMS.values():
-            assert arm.label in report
+        for arm in FAIR_TEST:
+            assert ARMS[arm].label in report
 
     def test_without_its_learning_rates_says_how_to_get_them(self, tmp_path: Path):
         with pytest.raises(ConfigError, match=r"selections\.csv is missing.*experiments tune"):
@@ -427,3 +452,114 @@ class TestDynamics:
     def test_reports_the_last_epoch(self, done: Done):
         last = done.rows[(done.rows["arm"] == "full") & (done.rows["epoch"] == 2)]
         assert f"| {last['alpha_mean'].mean():.3f} |" in done.report
+
+
+@of("selection")
+class TestSelection:
+    def test_judges_thirty_six_trials_a_family_on_held_out_images(self, done: Done):
+        trials = read(done.folder, "summary.csv")
+        assert (trials.groupby("family").size() == 36).all()
+        tried = done.rows[done.rows["split"] == "validation"]
+        assert len(tried.groupby(["arm", "learning_rate"])) == 3 * 36
+
+    def test_selects_the_best_trial_and_runs_it_on_fresh_seeds_and_test_images(self, done: Done):
+        trials = read(done.folder, "summary.csv")
+        trials = trials.set_index(["family", "arm", "learning_rate"]).sort_index()
+        fresh = done.rows[done.rows["split"] == "test"]
+        for row in read(done.folder, "selections.csv").to_dict("records"):
+            accuracy = trials.loc[row["family"], "validation_accuracy"]
+            assert accuracy.idxmax() == (row["arm"], row["learning_rate"])
+            assert row["validation_accuracy"] == pytest.approx(accuracy.max())
+            same = fresh[["arm", "learning_rate"]] == [row["arm"], row["learning_rate"]]
+            assert set(fresh.loc[same.all(axis=1), "seed"]) == {0, 1, 2}
+
+    def test_says_where_the_published_configuration_stands(self, done: Done):
+        trials = read(done.folder, "summary.csv").query("family == 'full'")
+        is_published = (trials["arm"] == "full") & (trials["learning_rate"] == 0.1)
+        published = trials.loc[is_published, "validation_accuracy"].item()
+        rank = (trials["validation_accuracy"] > published).sum() + 1
+        assert f"is number {rank} of the full method's 36" in done.report
+
+
+@of("optimizers")
+class TestOptimizers:
+    def test_runs_every_arm_at_three_rates(self, done: Done):
+        rates = done.rows.groupby("arm")["learning_rate"].agg(lambda rates: sorted(set(rates)))
+        assert rates["full"] == [0.03, 0.1, 0.3]
+        assert rates["adam"] == [0.0003, 0.001, 0.003]
+
+    def test_ranks_the_arms_at_their_best_rates(self, done: Done):
+        summary = read(done.folder, "summary.csv")
+        best = summary.groupby("arm")["final_accuracy_mean"].max().sort_values(ascending=False)
+        places = re.findall(r"^(\d)\. (.*) at ", done.report, re.MULTILINE)
+        assert places == [(f"{i}", ARMS[arm].label) for i, arm in enumerate(best.index, 1)]
+
+
+@of("design_space")
+class TestDesignSpace:
+    def test_runs_a_variant_at_the_rate_that_was_best_for_its_base(self, done: Done):
+        rows = done.rows
+        held_out = final_percent(rows).loc["validation"].groupby(["arm", "learning_rate"]).mean()
+        rates = rows[rows["split"] == "test"].groupby("arm")["learning_rate"].unique()
+        for variant, base in {
+            "full": "sgd_homeostasis",
+            "bounded": "sgd_homeostasis",
+            "momentum_gain": "momentum_homeostasis",
+            "adam_gain": "adam_homeostasis",
+        }.items():
+            assert rates[variant].tolist() == rates[base].tolist() == [held_out[base].idxmax()]
+
+    def test_compares_it_with_its_base_and_with_the_strongest_tuned_baseline(self, done: Done):
+        of_test = final_percent(done.rows).loc["test"].groupby(["arm"]).mean()
+        held_out = final_percent(done.rows).loc["validation"].groupby(["arm", "learning_rate"])
+        strongest = held_out.mean()[["sgd", "adam"]].idxmax()[0]
+        (line,) = (line for line in done.report.splitlines() if line.startswith("| bounded"))
+        assert f"| {of_test['bounded'] - of_test['sgd_homeostasis']:+.2f} |" in line
+        assert f"| {of_test['bounded'] - of_test[strongest]:+.2f} |" in line
+
+    def test_says_that_few_seeds_show_nothing(self, done: Done):
+        assert "with 3 seeds no p is below 0.12" in done.report
+        assert "nothing can be shown" in done.report
+
+
+class TestTransfer:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def selected(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder = tmp_path_factory.mktemp("selected")
+        pd.DataFrame(
+            [(family, family, 0.05) for family in SELECTION],
+            columns=["family", "arm", "learning_rate"],
+        ).to_csv(folder / "selections.csv", index=False)
+        return folder
+
+    def test_takes_published_and_selected_settings_unchanged(self, selected: Path, tmp_path: Path):
+        out = tmp_path / "out"
+        shown = execute(Transfer(seeds=2, epochs=2, tuned=selected, out=out))
+        assert files(out) == ALWAYS
+        rates = read(out, "runs.csv").groupby("arm")["learning_rate"].agg(set)
+        assert rates["full"] == rates["gradient_only"] == {0.1, 0.05}
+        assert rates["adam"] == rates["sgd_homeostasis"] == {0.05}
+        report = (out / "report.md").read_text()
+        assert all(ARMS[arm].label in shown and ARMS[arm].label in report for arm in SELECTION)
+        assert "No runs diverged." in report
+
+    def test_without_them_says_how_to_get_them(self, tmp_path: Path):
+        with pytest.raises(ConfigError, match=r"selections\.csv is missing.*experiments selection"):
+            execute(Transfer(tuned=tmp_path / "absent", out=tmp_path / "out"))
+
+    def test_refuses_those_of_the_study_tune(self, tuned: Path, tmp_path: Path):
+        with pytest.raises(ConfigError, match=r"no column 'family': it is not of .* selection"):
+            execute(Transfer(tuned=tuned, out=tmp_path / "out"))
+
+
+@of("text")
+class TestText:
+    def test_takes_the_rates_that_were_best_on_held_out_text(self, done: Done):
+        chosen = done.rows[done.rows["split"] == "test"].groupby("arm")["learning_rate"].unique()
+        assert chosen["full"].tolist() == [0.3]
+        assert chosen["sgd"].tolist() == [0.03]
+
+    def test_compares_the_first_arm_with_the_others(self, done: Done):
+        final = final_percent(done.rows).loc["test"].groupby("arm").mean()
+        assert f"| {final['full'] - final['sgd']:+.2f} |" in done.report

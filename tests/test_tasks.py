@@ -1,4 +1,4 @@
-"""From a workload to images, model and preprocessing."""
+"""From a workload to examples, model and preprocessing."""
 
 import dataclasses
 from pathlib import Path
@@ -11,7 +11,10 @@ from flax import nnx
 
 from experiments import tasks
 from experiments.configs import Workload
-from experiments.data import Dataset, subset, validation_split, with_label_noise
+from experiments.data import DataError, Dataset, subset, validation_split, with_label_noise
+from experiments.models import Transformer
+from experiments.optimizers import ARMS
+from experiments.train import Arrays, Program
 
 LABELS = np.repeat(np.arange(10), 6).astype(np.int32)
 DATASET = Dataset(
@@ -65,6 +68,16 @@ class TestLoad:
         assert dataset.test_images is DATASET.test_images
 
     @pytest.mark.usefixtures("loads")
+    @pytest.mark.parametrize("split", ["test", "validation"])
+    def test_evaluates_on_the_first_images_where_a_share_is_asked_for(self, split: str):
+        whole = load(Workload("mnist", split=split))
+        part = load(Workload("mnist", split=split, test_fraction=0.3))
+        evaluated = round(0.3 * len(whole.test_labels))
+        np.testing.assert_array_equal(part.test_images, whole.test_images[:evaluated])
+        np.testing.assert_array_equal(part.test_labels, whole.test_labels[:evaluated])
+        assert f"the first {evaluated} of the evaluated examples" in part.source
+
+    @pytest.mark.usefixtures("loads")
     def test_holds_out_the_same_images_from_every_share(self):
         whole = load(Workload("mnist", split="validation"))
         part = load(Workload("mnist", split="validation", fraction=0.4))
@@ -106,3 +119,63 @@ class TestTask:
         prepared = task.preprocess(images, key)
         assert prepared.dtype == jnp.float32
         np.testing.assert_allclose(prepared.ravel(), [-1, -0.6, 0.6, 1], rtol=1e-6)
+
+
+CHARACTERS = np.random.default_rng(0).integers(0, 128, (12, 9), np.uint8)
+TEXT = Dataset(
+    name="tiny text",
+    train_images=CHARACTERS[:, :-1],
+    train_labels=CHARACTERS[:, 1:].astype(np.int32),
+    test_images=CHARACTERS[:5, :-1],
+    test_labels=CHARACTERS[:5, 1:].astype(np.int32),
+    source="made up",
+    num_classes=128,
+)
+
+
+class TestTextTask:
+    @pytest.fixture
+    def task(self) -> tasks.Task:
+        return tasks.make_task(Workload("python_source", "transformer", batch_size=6), TEXT)
+
+    def test_is_a_transformer_of_the_text_s_vocabulary_and_length(self, task: tasks.Task):
+        model = nnx.eval_shape(lambda: task.model(nnx.Rngs(0)))
+        assert model.tokens.num_embeddings == model.head.out_features == 128
+        assert model.positions.num_embeddings == 8
+
+    @pytest.mark.parametrize("train", [False, True])
+    def test_takes_characters_as_they_are(self, train: bool, task: tasks.Task):
+        key = jax.random.key(0) if train else None
+        prepared = task.preprocess(jnp.asarray(CHARACTERS), key)
+        assert prepared.dtype == jnp.int32
+        np.testing.assert_array_equal(prepared, CHARACTERS)
+
+    @staticmethod
+    def small(rngs: nnx.Rngs) -> Transformer:
+        return Transformer(128, 8, depth=1, width=16, heads=2, rngs=rngs)
+
+    def test_can_be_trained_and_evaluated(self, task: tasks.Task):
+        program = Program(
+            dataclasses.replace(task, model=self.small),
+            ARMS["full"].make,
+            Arrays(TEXT.train_images, TEXT.train_labels),
+            Arrays(TEXT.test_images, TEXT.test_labels),
+            epochs=1,
+            devices=jax.devices()[:1],
+        )
+        cells = (np.array([0]), np.array([0.1]))
+        state, trained = program.train_epoch(program.init(*cells), *cells)
+        evaluated = program.evaluate(state)
+        assert state.step == 2
+        assert all(np.isfinite(values).all() for values in {**trained, **evaluated}.values())
+        assert 4 < trained["train_loss"][0] < 6, "a character, where log 128 is 4.9"
+        assert 0 <= evaluated["test_accuracy"][0] <= 1
+
+    @pytest.mark.parametrize("model", ["mlp", "resnet18"])
+    def test_a_model_of_images_is_refused(self, model: str):
+        with pytest.raises(DataError, match=f"tiny text is text, which the model {model} does not"):
+            tasks.make_task(Workload("python_source", model), TEXT)
+
+    def test_images_are_refused(self):
+        with pytest.raises(DataError, match="tiny is images, which the model transformer does not"):
+            tasks.make_task(Workload("mnist", "transformer"), DATASET)
