@@ -431,7 +431,7 @@ class OnCifar10(Study):
 
     sizes: ClassVar[Sizes] = {
         "smoke": Study.sizes["smoke"],
-        "cpu": {"epochs": 8, "fraction": 0.1, "test_fraction": 0.2, "width": 8},
+        "cpu": {"epochs": 6, "fraction": 0.1, "test_fraction": 0.1, "width": 8},
     }
 
     dataset: str = "cifar10"
