@@ -571,7 +571,7 @@ class Text(Study):
             "fraction": 0.02,
             "tuning_seeds": 1,
         },
-        "cpu": {"seeds": 3, "epochs": 2, "fraction": 0.1, "tuning_seeds": 1},
+        "cpu": {"seeds": 3, "epochs": 2, "fraction": 0.5, "tuning_seeds": 1},
     }
 
     dataset: str = "python_source"

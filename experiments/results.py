@@ -2,20 +2,21 @@
 
 import dataclasses
 import json
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import tyro
 
+from experiments.configs import RESNET_WIDTH
 from experiments.figures import DATASET_TITLES
-from experiments.optimizers import ARMS
+from experiments.optimizers import ARMS, DESIGN_SPACE
 from experiments.records import MANIFEST, RUNS, read_runs, write_atomically
 from experiments.report import Table, markdown_table
-from experiments.statistics import PairedComparison, Verdict, verdict
+from experiments.statistics import PairedComparison, Verdict, holm, verdict
 from experiments.studies import COMPARISONS
-from experiments.summary import compare_arms
+from experiments.summary import compare_arms, per_cell, summarise
 
 PUBLISHED = ("full", "gradient_only")
 CONTROLS = ("gradient_only_wide", "permuted", "random", "norm_matched")
@@ -39,6 +40,16 @@ class Result:
     def rows(self) -> pd.DataFrame:
         """A row a run and epoch."""
         return read_runs(self.folder / RUNS)
+
+    def reduced(self) -> str:
+        """What says in the table that a study was smaller than its full protocol."""
+        manifest = json.loads((self.folder / MANIFEST).read_text("utf-8"))
+        settings = manifest["configuration"]
+        width, share = settings.get("width", RESNET_WIDTH), settings.get("fraction", 1)
+        if (width, share) == (RESNET_WIDTH, 1):
+            return ""
+        model = f"width {width}, " if width != RESNET_WIDTH else ""
+        return f" ({model}{share:.0%} of the images, {settings['epochs']} epochs)"
 
     def comparisons(self) -> pd.DataFrame:
         """A row a hypothesis, for studies that have them."""
@@ -69,8 +80,6 @@ def page(folder: Path) -> str:
         [
             "# Results",
             "",
-            "Final test accuracy by the paper's protocol:",
-            "",
             *headline(folder),
             "",
             "What the paper claims beside what this project measured; made by "
@@ -91,84 +100,156 @@ def page(folder: Path) -> str:
 
 
 def headline(folder: Path) -> list[str]:
-    """The lines for the project's README: the published claim, and the fair test."""
-    lines = []
+    """The three lines for the project's README, of the first data set with a fair test.
+
+    They say whether the published comparison reproduces, whether α does more than change the size
+    of the step, and how the strongest tuned baseline compares.
+    """
     for result in find(folder):
-        title = DATASET_TITLES[result.dataset]
-        if result.study == "accuracy":
-            comparison = compare_arms(result.rows(), *PUBLISHED)
-            agrees = AGREEMENT[verdict(comparison, comparison.p_value)]
-            lines.append(
-                f"- {title}, published settings, untuned: full minus {ARMS[PUBLISHED[1]].label} is "
-                f"{_measured(comparison)}; better? {agrees}."
+        if result.study == "verdict":
+            title = DATASET_TITLES[result.dataset]
+            rows = {row["control"]: row for row in result.comparisons().to_dict("records")}
+            rival = min(
+                (row for arm, row in rows.items() if arm not in _ANSWERS),
+                key=lambda row: row["mean"],
             )
-        elif result.study == "verdict":
-            lines += [f"- {title}, {line}" for line in _verdict_headline(result.comparisons())]
-    return lines
-
-
-def _verdict_headline(comparisons: pd.DataFrame) -> list[str]:
-    """The claim at its own settings, what the signals add at equal tuning, and the best rival."""
-    rows = comparisons.to_dict("records")
-    published = next(row for row in rows if row["learning_rates"] == "published")
-    tuned = {row["control"]: row for row in rows if row["learning_rates"] == "tuned"}
-    rival = min(
-        (row for arm, row in tuned.items() if arm not in CONTROLS), key=lambda row: row["mean"]
-    )
-    return [
-        f"published settings: {_outcome(published)}.",
-        f"equal bounds and equal tuning: {_outcome(tuned['gradient_only_wide'])}.",
-        f"against the strongest tuned baseline: {_outcome(rival)}.",
-    ]
-
-
-def _outcome(row: Mapping[Hashable, Any]) -> str:
-    """One comparison in words and numbers."""
-    outcome = AGREEMENT[Verdict(row["verdict"])]
-    interval = f"[{row['interval_low']:+.2f}, {row['interval_high']:+.2f}]"
-    return (
-        f"full minus {ARMS[row['control']].label} is {row['mean']:+.2f} points {interval}, "
-        f"p = {row['p_adjusted']:.2g}, n = {row['n']}; better? {outcome}"
-    )
+            return [
+                f"- {title}, {rows[control]['n']} seeds: {_answer(rows[control])}."
+                for control in ("gradient_only", "norm_matched")
+            ] + [
+                f"- {title}, {rival['n']} seeds: the strongest tuned baseline is "
+                f"{ARMS[rival['control']].label} ({_numbers(rival)})."
+            ]
+    return []
 
 
 def _lines(result: Result) -> Iterator[list[str]]:
     """The lines of the table that a study has something to say to."""
-    title = DATASET_TITLES[result.dataset]
-    if result.study == "accuracy":
-        comparison = compare_arms(result.rows(), *PUBLISHED)
-        agrees = AGREEMENT[verdict(comparison, comparison.p_value)]
-        claim = "the full method is above its gradient-only ablation"
-        yield ["figure 2", claim, title, _measured(comparison), agrees]
-    elif result.study == "low_data":
-        rows = result.rows()
-        equal_epochs = rows[rows["epochs"] == rows["epochs"].min()]
-        gains = {
-            share: compare_arms(of_share, *PUBLISHED)
-            for share, of_share in equal_epochs.groupby("fraction")
-        }
-        shares = (f"{share:.0%}: {_measured(gain)}" for share, gain in gains.items())
-        text = "; ".join(shares)
-        smallest, whole = gains[min(gains)], gains[max(gains)]
-        larger = smallest.interval_low > whole.mean
-        claim = "the full method is above its ablation at every share, more so with less data"
-        agrees = "yes" if larger else "not shown: the gain with least data is not clearly larger"
-        yield ["figure 3", claim, title, text, agrees]
-    elif result.study == "dynamics":
-        last = result.rows().query("epoch == epochs").groupby("arm")["alpha_mean"].mean()
-        text = f"mean α in the last epoch {last['full']:.3f} against {last['gradient_only']:.3f}"
-        agrees = "yes" if last["full"] > last["gradient_only"] else "no"
-        yield ["figure 6", "the full method keeps a higher mean α", title, text, agrees]
-    elif result.study == "verdict":
-        for row in result.comparisons().to_dict("records"):
-            if row["control"] not in CONTROLS:
-                continue
-            text = (
-                f"Δ {row['mean']:+.2f} [{row['interval_low']:+.2f}, {row['interval_high']:+.2f}], "
-                f"p = {row['p_adjusted']:.2g} (Holm), n = {row['n']}"
-            )
-            claim = f"the signals matter: better than *{ARMS[row['control']].label}*, both tuned"
-            yield ["central claim", claim, title, text, AGREEMENT[Verdict(row["verdict"])]]
+    title = DATASET_TITLES[result.dataset] + result.reduced()
+    if result.study in _CLAIMS:
+        for figure, claim, measured, agrees in _CLAIMS[result.study](result):
+            yield [figure, claim, title, measured, agrees]
+
+
+Line = tuple[str, str, str, str]  # figure, claim, what was measured, whether it agrees
+
+
+def _accuracy(result: Result) -> Iterator[Line]:
+    comparison = compare_arms(result.rows(), *PUBLISHED)
+    agrees = AGREEMENT[verdict(comparison, comparison.p_value)]
+    claim = "the full method is above its gradient-only ablation"
+    yield "figure 2", claim, _measured(comparison), agrees
+
+
+def _low_data(result: Result) -> Iterator[Line]:
+    rows = result.rows()
+    equal_epochs = rows[rows["epochs"] == rows["epochs"].min()]
+    gains = {
+        share: compare_arms(of_share, *PUBLISHED)
+        for share, of_share in equal_epochs.groupby("fraction")
+    }
+    shares = (f"{share:.0%}: {_measured(gain)}" for share, gain in gains.items())
+    smallest, whole = gains[min(gains)], gains[max(gains)]
+    larger = smallest.interval_low > whole.mean
+    claim = "the full method is above its ablation at every share, more so with less data"
+    agrees = "yes" if larger else "not shown: the gain with least data is not clearly larger"
+    yield "figure 3", claim, "; ".join(shares), agrees
+
+
+def _optimizers(result: Result) -> Iterator[Line]:
+    summary = summarise(result.rows(), ["arm", "learning_rate"])
+    best = summary.loc[summary.groupby("arm")["final_accuracy_mean"].idxmax()]
+    best = best.sort_values("final_accuracy_mean", ascending=False)
+    places = (
+        f"{ARMS[row['arm']].label} {row['final_accuracy_mean']:.2f}% at {row['learning_rate']:g}"
+        for row in best.to_dict("records")
+    )
+    first = best["arm"].iloc[0]
+    claim = "standard optimizers end above the full method at well-tuned learning rates"
+    agrees = "no" if first == "full" else "yes, in the means"
+    yield "figure 4", claim, f"best of three rates: {', '.join(places)}", agrees
+
+
+def _transfer(result: Result) -> Iterator[Line]:
+    rows = result.rows()
+    settings = rows["arm"].map({arm: ARMS[arm].learning_rate for arm in PUBLISHED})
+    published = rows[rows["learning_rate"] == settings]
+    comparison = compare_arms(published, *PUBLISHED)
+    diverged = per_cell(rows)["diverged"].sum()
+    claim = "with settings tuned on MNIST both are stable and gradient-only is slightly above"
+    agrees = "not shown"
+    if comparison.interval_high < 0:
+        agrees = "yes"
+    elif comparison.interval_low > 0:
+        agrees = "no: the full method is above"
+    if diverged:
+        agrees += f"; {diverged} runs diverged"
+    yield "figure 5", claim, _measured(comparison), agrees
+
+
+def _dynamics(result: Result) -> Iterator[Line]:
+    last = result.rows().query("epoch == epochs").groupby("arm")["alpha_mean"].mean()
+    measured = f"mean α in the last epoch {last['full']:.3f} against {last['gradient_only']:.3f}"
+    agrees = "yes" if last["full"] > last["gradient_only"] else "no"
+    yield "figure 6", "the full method keeps a higher mean α", measured, agrees
+
+
+def _design_space(result: Result) -> Iterator[Line]:
+    rows = result.rows().query("split == 'test'")
+    gains = {
+        arm: compare_arms(rows, arm, base)
+        for base, variants in DESIGN_SPACE.items()
+        for arm in variants
+        if {arm, base} <= set(rows["arm"])
+    }
+    adjusted = holm([gain.p_value for gain in gains.values()]).tolist()
+    verdicts = [verdict(gain, p) for gain, p in zip(gains.values(), adjusted, strict=True)]
+    above = sum(gain.mean > 0 for gain in gains.values())
+    shown = verdicts.count(Verdict.BETTER)
+    best = max(gains, key=lambda arm: gains[arm].mean)
+    measured = (
+        f"{above} of {len(gains)} variants above their base in the mean, {shown} shown to be; "
+        f"largest: {ARMS[best].label}, {_measured(gains[best])} before adjustment"
+    )
+    agrees = "yes" if shown > len(gains) / 2 else "not shown" if not shown else "for some"
+    yield "figure 7", "variants of plasticity improve on their base", measured, agrees
+
+
+def _noise(result: Result) -> Iterator[Line]:
+    rows = result.rows().query("split == 'test'")
+    usual = rows.loc[rows["label_noise"] > 0, "batch_size"].iloc[0]
+    gains = {
+        share: compare_arms(of_share, "full", "gradient_only_wide")
+        for share, of_share in rows[rows["batch_size"] == usual].groupby("label_noise")
+    }
+    shares = (f"{share:.0%} wrong labels: {_measured(gain)}" for share, gain in gains.items())
+    clean, noisiest = gains[min(gains)], gains[max(gains)]
+    agrees = "yes" if noisiest.interval_low > clean.mean else "not shown"
+    yield "abstract", "the signals help more where labels are noisy", "; ".join(shares), agrees
+
+
+def _verdicts(result: Result) -> Iterator[Line]:
+    for row in result.comparisons().to_dict("records"):
+        if row["control"] not in CONTROLS:
+            continue
+        measured = (
+            f"Δ {row['mean']:+.2f} [{row['interval_low']:+.2f}, {row['interval_high']:+.2f}], "
+            f"p = {row['p_adjusted']:.2g} (Holm), n = {row['n']}"
+        )
+        claim = f"the signals matter: better than *{ARMS[row['control']].label}*, both tuned"
+        yield "central claim", claim, measured, AGREEMENT[Verdict(row["verdict"])]
+
+
+_CLAIMS: dict[str, Callable[[Result], Iterable[Line]]] = {
+    "accuracy": _accuracy,
+    "low_data": _low_data,
+    "optimizers": _optimizers,
+    "transfer": _transfer,
+    "dynamics": _dynamics,
+    "design_space": _design_space,
+    "noise": _noise,
+    "verdict": _verdicts,
+}
 
 
 def _measured(comparison: PairedComparison) -> str:
@@ -177,27 +258,72 @@ def _measured(comparison: PairedComparison) -> str:
 
 
 def _verdict(results: list[Result]) -> list[str]:
-    """The fair test's outcome in words, counted from its comparisons."""
+    """The fair test's outcome in plain words, from its comparisons."""
     text = []
     for result in results:
         if result.study != "verdict":
             continue
-        tuned = result.comparisons().query("learning_rates == 'tuned'")
+        rows = result.comparisons().to_dict("records")
         text += [f"## Verdict on {DATASET_TITLES[result.dataset]}", ""]
+        for row in rows:
+            if row["control"] in _ANSWERS:
+                text.append(f"- {_answer(row)}.")
         for outcome in Verdict:
-            controls = tuned.loc[tuned["verdict"] == str(outcome), "control"]
-            if len(controls):
-                names = ", ".join(ARMS[arm].label for arm in controls)
-                text.append(f"- {_OUTCOME[outcome]}: {names}.")
+            names = [
+                f"{ARMS[row['control']].label} ({row['mean']:+.2f})"
+                for row in rows
+                if row["control"] not in _ANSWERS and row["verdict"] == str(outcome)
+            ]
+            if names:
+                text.append(f"- {_BASELINES[outcome]}: {', '.join(names)}.")
         text += ["", f"![differences]({result.folder.name}/figure.png)", ""]
     return text
 
 
-_OUTCOME = {
-    Verdict.BETTER: "With its learning rate tuned, the full method is better than",
+def _answer(row: Mapping[Hashable, Any]) -> str:
+    """What one comparison says, in words and numbers."""
+    answers = _ANSWERS[row["control"]]
+    answer = answers.get(Verdict(row["verdict"])) or answers[Verdict.NOT_SHOWN]
+    return f"{answer} ({_numbers(row)})"
+
+
+def _numbers(row: Mapping[Hashable, Any]) -> str:
+    interval = f"{row['interval_low']:+.2f} to {row['interval_high']:+.2f}"
+    return f"full minus {ARMS[row['control']].label}: {row['mean']:+.2f} points, {interval}"
+
+
+_ANSWERS = {
+    "gradient_only": {
+        Verdict.BETTER: "The paper's own comparison reproduces, at its own settings",
+        Verdict.WORSE: "The paper's own comparison comes out the other way round",
+        Verdict.NOT_SHOWN: "The paper's own comparison does not reproduce",
+    },
+    "gradient_only_wide": {
+        Verdict.BETTER: "Against the gradient signal alone, activity and memory help at equal "
+        "bounds and equal tuning",
+        Verdict.NOT_SHOWN: "Activity and memory are not shown to help at equal bounds and tuning",
+    },
+    "permuted": {
+        Verdict.BETTER: "It matters which coordinate gets which coefficient",
+        Verdict.NOT_SHOWN: "It is not shown to matter which coordinate gets which coefficient",
+    },
+    "random": {
+        Verdict.BETTER: "α does more than noise of the same mean and variance",
+        Verdict.NOT_SHOWN: "α is not shown to do more than noise of the same mean and variance",
+    },
+    "norm_matched": {
+        Verdict.BETTER: "α does more than change the size of the step",
+        Verdict.NO_PRACTICAL_DIFFERENCE: "One number a leaf, which gives the same size of step, "
+        "does as well as α: beyond the size of the step, the three signals make no difference of "
+        "practical size",
+        Verdict.NOT_SHOWN: "α is not shown to do more than change the size of the step",
+    },
+}
+_BASELINES = {
+    Verdict.BETTER: "Of the tuned baselines the full method is better than",
     Verdict.WORSE: "It is worse than",
     Verdict.NO_PRACTICAL_DIFFERENCE: "There is no difference of practical size between it and",
-    Verdict.NOT_SHOWN: "It is not shown to be better than, nor to be within the margin of",
+    Verdict.NOT_SHOWN: "It is shown neither to be better than, nor to be within the margin of",
 }
 
 

@@ -195,7 +195,7 @@ class TestTransformer:
 
     def test_has_0_8_million_parameters_by_default(self):
         leaves = jax.tree.leaves(nnx.state(Transformer(rngs=nnx.Rngs(0)), nnx.Param))
-        assert sum(leaf.size for leaf in leaves) == 837_888
+        assert sum(leaf.size for leaf in leaves) == 123_520
 
     def test_gives_logits_of_each_next_token(self, model: Transformer):
         logits = model(tokens(0), train=False)
