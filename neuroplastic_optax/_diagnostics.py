@@ -165,11 +165,12 @@ def _measure_leaf(
 
 def _histogram(alpha: jax.Array, gradient: jax.Array) -> jax.Array:
     """Share of a leaf's entries between the edges; zeros for a zero-size leaf."""
+    alpha = jnp.broadcast_to(alpha, gradient.shape)
     edges = jnp.asarray(ALPHA_EDGES, alpha.dtype)
-    alpha = jnp.broadcast_to(alpha, gradient.shape).reshape(*gradient.shape, 1)
-    reached = jnp.sum(alpha >= edges.reshape((1,) * gradient.ndim + (-1,)), range(gradient.ndim))
-    cumulative = jnp.concatenate([jnp.full(1, gradient.size), reached, jnp.zeros(1, reached.dtype)])
-    return (-jnp.diff(cumulative) / max(gradient.size, 1)).astype(jnp.float32)
+    # A scatter would count in one pass, but not on leaves that are sharded explicitly.
+    reached = jax.lax.map(lambda edge: jnp.sum(alpha >= edge), edges)
+    counts = -jnp.diff(reached, prepend=gradient.size, append=0)
+    return (counts / max(gradient.size, 1)).astype(jnp.float32)
 
 
 def global_norm(tree: Any) -> jax.Array:
