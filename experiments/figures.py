@@ -242,8 +242,12 @@ def layers(rows: pd.DataFrame, arm: str) -> Figure:
         bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
         bottom.set_yscale("symlog", linthresh=0.01)
         bottom.set_ylim(bottom=0)
-    ticks = (heights[0], *ALPHA_EDGES[::5], heights[-1])
-    grid[0, 0].set_yticks(ticks, ["below 0", *(f"{edge:g}" for edge in ALPHA_EDGES[::5]), "above"])
+    inner = ALPHA_EDGES[5:-1:5]
+    ends = [f"< {ALPHA_EDGES[0]:g}", f"≥ {ALPHA_EDGES[-1]:g}"]
+    grid[0, 0].set_yticks(
+        [ALPHA_EDGES[0] - width / 2, *inner, ALPHA_EDGES[-1] + width / 2],
+        [ends[0], *(f"{edge:g}" for edge in inner), ends[1]],
+    )
     grid[0, 0].set_ylabel("α")
     grid[0, 0].legend(fontsize=7, facecolor="0.3", labelcolor="white", loc="upper left")
     grid[1, 0].set_ylabel("share of entries (%)")
