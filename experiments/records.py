@@ -202,7 +202,8 @@ def read_runs(path: Path) -> pd.DataFrame:
     try:
         text = path.read_text()
         runs = pd.read_csv(io.StringIO(text[: text.rfind("\n") + 1]))
-        runs = runs.assign(**{name: DEFAULTS[name] for name in DEFAULTS.keys() - set(runs)})
+        new = {name: DEFAULTS[name] for name in DEFAULTS.keys() - set(runs)}
+        runs = pd.concat([runs, pd.DataFrame(new, index=runs.index)], axis=1)
         sizes = runs.groupby(CELL_COLUMNS, dropna=False)["epoch"].transform("size")
     except (OSError, ValueError, KeyError) as error:
         raise RecordError(
