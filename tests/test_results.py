@@ -172,17 +172,35 @@ def test_variants_are_compared_with_their_own_base(tmp_path, gain, agrees):
     assert said == agrees
 
 
-@pytest.mark.parametrize(("gain", "agrees"), [(1.0, "yes"), (0.0, "not shown")])
+@pytest.mark.parametrize(
+    ("gain", "agrees"),
+    [(2.0, "yes"), (1.0, "in part: everywhere, not shown to be more"), (-1, "not shown")],
+)
 def test_noise_has_to_make_the_gain_larger(tmp_path, gain, agrees):
     wobble = 0.1 * np.sin(np.arange(6))
     finals = {
-        ("full", 0.1, ()): 80 + wobble,
+        ("full", 0.1, ()): 81 + wobble,
         ("gradient_only_wide", 0.1, ()): 80 + 0 * wobble,
-        ("full", 0.1, (("label_noise", 0.4),)): 70 + gain + wobble,
+        ("full", 0.1, (("label_noise", 0.4),)): 70 + gain - wobble,
         ("gradient_only_wide", 0.1, (("label_noise", 0.4),)): 70 + 0 * wobble,
         ("full", 0.1, (("batch_size", 16),)): 99 + wobble,
     }
     record_cells(tmp_path, "noise", finals, dataset="mnist")
     *_, measured, said = line_of(tmp_path, "abstract")
-    assert f"40% wrong labels: Δ {gain + wobble.mean():+.2f}" in measured
+    assert f"40%: Δ {(gain - wobble).mean():+.2f}" in measured
+    assert f"40% against 0%: Δ {(gain - 1 - 2 * wobble).mean():+.2f}" in measured
     assert said == agrees
+
+
+def test_little_data_has_to_make_the_gain_larger(tmp_path):
+    wobble = 0.1 * np.sin(np.arange(6))
+    finals = {
+        ("full", 0.1, ()): 81 + wobble,
+        ("gradient_only", 0.1, ()): 80 + 0 * wobble,
+        ("full", 0.1, (("fraction", 0.1),)): 72 + wobble,
+        ("gradient_only", 0.1, (("fraction", 0.1),)): 70 + 0 * wobble,
+    }
+    record_cells(tmp_path, "low_data", finals, dataset="mnist")
+    *_, measured, said = line_of(tmp_path, "figure 3")
+    assert "10% against 100%: Δ +1.00" in measured
+    assert said == "yes"
