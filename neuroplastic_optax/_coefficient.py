@@ -25,6 +25,17 @@ def compute_dtype(dtype: jax.typing.DTypeLike) -> jax.typing.DTypeLike:
     return jnp.promote_types(dtype, jnp.float32)
 
 
+def narrowed(x: jax.Array, like: jax.Array) -> jax.Array:
+    """``x`` in the dtype of ``like``, at most its largest number where ``like`` is finite.
+
+    An update that overflows in half precision would become NaN in what comes after it.
+    """
+    if x.dtype == like.dtype:
+        return x
+    largest = jnp.finfo(like.dtype).max
+    return jnp.where(jnp.isfinite(like), jnp.clip(x, -largest, largest), x).astype(like.dtype)
+
+
 def _mean(x: jax.Array) -> jax.Array:
     return jnp.sum(x) / max(x.size, 1)  # a zero-size leaf has mean 0, not NaN
 

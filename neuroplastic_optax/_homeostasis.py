@@ -31,9 +31,12 @@ def norm_bound(norm: jax.Array, limit: ArrayLike, eps: ArrayLike) -> jax.Array:
 
 
 def limit_norm(x: ArrayLike, limit: ArrayLike, eps: ArrayLike) -> jax.Array:
-    """``x``, rescaled to 2-norm ``limit`` where it is longer."""
+    """``x``, rescaled to 2-norm ``limit`` where it is longer; zero where the limit is not finite.
+
+    A limit relative to a norm that overflows would limit nothing.
+    """
     x = jnp.asarray(x)
-    return x * norm_bound(norm_of(x), limit, eps)
+    return jnp.where(jnp.isfinite(limit), x * norm_bound(norm_of(x), limit, eps), 0.0)
 
 
 def homeostasis(

@@ -9,7 +9,7 @@ import optax
 from jax.typing import ArrayLike
 
 from neuroplastic_optax import _checks
-from neuroplastic_optax._coefficient import Coefficient, compute_dtype
+from neuroplastic_optax._coefficient import Coefficient, compute_dtype, narrowed
 from neuroplastic_optax._homeostasis import limit_norm, norm_of
 from neuroplastic_optax._plasticity import (
     Plasticity,
@@ -155,7 +155,7 @@ def with_plasticity(
             b = update.astype(compute_dtype(update.dtype))
             delta = strength_now * (coefficient.alpha - 1) * direction(b, mu, param, traces.count)
             bound = max_ratio * norm_of(b)
-            return (b + limit_norm(delta, bound, plasticity.eps)).astype(update.dtype)
+            return narrowed(b + limit_norm(delta, bound, plasticity.eps), update)
 
         leaves, structure = jax.tree.flatten(select(base_updates))
         nothing = [None] * len(leaves)

@@ -148,7 +148,7 @@ class Plasticity:
             count=optax.safe_increment(state.count),
             activity=average(state.activity, self.activity_decay, jnp.abs),
             mu=average(state.mu, self.b1, lambda g: g),
-            nu=average(state.nu, self.b2, jnp.square),
+            nu=average(state.nu, self.b2, _square),
         )
 
     def coefficients(
@@ -203,6 +203,11 @@ class Plasticity:
                 diagnostics=self.diagnostics,
             )
         )
+
+
+def _square(x: jax.Array) -> jax.Array:
+    """x², at most half the largest number: an overflow would stay in the trace for ever."""
+    return jnp.minimum(jnp.square(x), jnp.finfo(x.dtype).max / 2)
 
 
 Factory = TypeVar("Factory", bound=Callable[..., optax.GradientTransformationExtraArgs])

@@ -9,7 +9,7 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from neuroplastic_optax import _checks
-from neuroplastic_optax._coefficient import Coefficient, compute_dtype
+from neuroplastic_optax._coefficient import Coefficient, compute_dtype, narrowed
 from neuroplastic_optax._diagnostics import Diagnostics
 from neuroplastic_optax._homeostasis import limit_norm, norm_of
 from neuroplastic_optax._plasticity import (
@@ -253,7 +253,7 @@ def _transformation(
         coefficients = plasticity.coefficients(updates, new_state)
         gradients, structure = jax.tree.flatten(updates)
         modulated_leaves = (
-            modulate(c, g.astype(compute_dtype(g.dtype)), state.count).astype(g.dtype)
+            narrowed(modulate(c, g.astype(compute_dtype(g.dtype)), state.count), g)
             for c, g in zip(coefficients, gradients, strict=True)
         )
         modulated = jax.tree.unflatten(structure, modulated_leaves)

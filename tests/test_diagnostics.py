@@ -312,7 +312,8 @@ def update_by_hand(gradient, state):
         count=optax.safe_increment(state.count),
         activity=0.95 * state.activity + (1 - 0.95) * jnp.abs(gradient),
         mu=0.9 * state.mu + (1 - 0.9) * gradient,
-        nu=0.99 * state.nu + (1 - 0.99) * jnp.square(gradient),
+        nu=0.99 * state.nu
+        + (1 - 0.99) * jnp.minimum(jnp.square(gradient), jnp.finfo(jnp.float32).max / 2),
     )
     alpha = npx.plasticity_coefficient(gradient, new.activity, new.mu, new.nu)
     return alpha * gradient, new
