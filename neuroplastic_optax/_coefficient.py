@@ -40,6 +40,19 @@ def _mean(x: jax.Array) -> jax.Array:
     return jnp.sum(x) / max(x.size, 1)  # a zero-size leaf has mean 0, not NaN
 
 
+def _signals(
+    gradient: jax.Array,
+    activity: jax.Array | None,
+    mu: jax.Array | None,
+    nu: jax.Array | None,
+    eps: jax.Array,
+) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
+    """What is compared within a leaf: |g|, a and |m| / (√v + eps), in the dtype of ``eps``."""
+    g, a, m, v = jax.tree.map(lambda x: x.astype(eps.dtype), (gradient, activity, mu, nu))
+    memory = None if m is None or v is None else jnp.abs(m) / (jnp.sqrt(v) + eps)
+    return jnp.abs(g), a, memory
+
+
 def coefficient(
     gradient: jax.Array,
     activity: jax.Array | None,
@@ -60,17 +73,18 @@ def coefficient(
     # A schedule or `inject_hyperparams` may bring eps in float16, where 1e-8 is zero.
     eps = jnp.maximum(jnp.asarray(eps, dtype), jnp.finfo(dtype).tiny)
 
-    def normalised(x: jax.Array) -> jax.Array:
-        mean = _mean(x)
-        return (mean if tensorwise else x) / (mean + eps)
+    operands = gradient, activity, mu, nu, eps
+    # Behind the barrier the signals are computed twice: for their means, and for the entries. XLA
+    # would compute them once, write them to memory and read them back twice: more traffic.
+    means = jax.tree.map(_mean, _signals(*jax.lax.optimization_barrier(operands)))
+    signals = means if tensorwise else _signals(*operands)
+    ghat, ahat, mhat = jax.tree.map(lambda x, mean: x / (mean + eps), signals, means)
 
-    ghat = normalised(jnp.abs(gradient.astype(dtype)))
     mixed = gradient_weight * ghat
-    if activity is not None:
-        mixed += activity_weight * normalised(activity.astype(dtype))
-    if mu is not None and nu is not None:
-        memory = jnp.abs(mu.astype(dtype)) / (jnp.sqrt(nu.astype(dtype)) + eps)
-        mixed += memory_weight * normalised(memory)
+    if ahat is not None:
+        mixed += activity_weight * ahat
+    if mhat is not None:
+        mixed += memory_weight * mhat
 
     alpha_grad = jnp.clip(ghat, min_alpha, max_alpha)
     alpha_full = jnp.clip(mixed, min_alpha, max_alpha)
