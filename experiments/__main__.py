@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import shutil
 import sys
 
 import jax
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from experiments import studies, tasks
+from experiments.checkpoints import CHECKPOINTS
 from experiments.configs import ConfigError, Study
 from experiments.data import DataError
 from experiments.records import RecordError, Records
@@ -38,7 +40,7 @@ def main() -> None:
         Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        console.print("Stopped. The same command goes on from the last finished program.")
+        console.print("Stopped. The same command goes on from the last checkpoint.")
         sys.exit(130)
 
 
@@ -58,6 +60,7 @@ def run(study: Study, console: Console) -> None:
     load = functools.partial(tasks.load, data_dir=study.data_dir, raw_dir=study.raw_dir)
     with Records(folder, name, configuration) as records:
         table = execute(study, Runner(records, load, console))
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # nothing is left to go on with
     show(table, console)
     console.print(f"Figure, report and records: {escape(str(folder))}", soft_wrap=True)
 
