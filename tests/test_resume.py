@@ -1,14 +1,15 @@
 """Nothing is lost: a study that was killed goes on, and ends with the numbers of one that was not.
 
-The studies here are run as processes, by the command line. They train the paper's MLP on a few made-up
-images. Most are *watched*: they note each epoch before it is trained, and write a checkpoint after
-every epoch, however short it was.
+The studies here are run as processes, by the command line. They train the paper's MLP on a few
+made-up images. Most are *watched*: they note each epoch before it is trained, and write a
+checkpoint after every epoch, however short it was.
 """
 
 import itertools
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -170,12 +171,12 @@ def test_a_study_killed_at_twenty_moments_leaves_the_same_records(place: Path, w
 
     As many studies as the kills take, each brought to its end.
     """
-    rng, begun = random.Random(0), time.monotonic()
+    rng = random.Random(0)
     phases = ["starting", *["training"] * 3, "writing"]
     kills = resumed = 0
     for number in itertools.count():
         study = StudyFolder(place / f"killed-{number}")
-        finished = False
+        begun, finished = time.monotonic(), False
         while not finished:
             expected, before = study.next_epoch(), len(study.trained())
             if kills < KILLS:
@@ -191,6 +192,40 @@ def test_a_study_killed_at_twenty_moments_leaves_the_same_records(place: Path, w
                 assert len(set(trained)) == len(trained)
                 resumed += expected[1] > 1
         assert_same_but_for_seconds(study, whole)
+        assert study.runs()[SECONDS].to_numpy().sum() < time.monotonic() - begun
         if kills == KILLS:
             break
     assert resumed >= KILLS // 4
+
+
+def test_a_second_process_in_the_folder_says_so_and_stops(place: Path):
+    study = StudyFolder(place / "twice")
+    first = study.start(WATCHED)
+    try:
+        while not study.trained():
+            assert first.poll() is None
+            time.sleep(0.01)
+        code, _, complaints = study.run()
+        assert first.poll() is None
+    finally:
+        first.kill()
+        first.communicate()
+    assert code == 2
+    assert complaints == "error: out is in use by another process; wait for it.\n"
+
+
+def test_a_full_disk_is_an_error_and_the_study_goes_on_when_there_is_room(
+    place: Path, whole: StudyFolder
+):
+    """No file may grow beyond 64 KiB: enough for the records and not for a checkpoint."""
+    study = StudyFolder(place / "full", arms=("sgd",))
+    code, _, complaints = study.run(WATCHED + DISK_FULL)
+    assert code == 2
+    assert re.search(r"error: out/checkpoints/\w+ cannot be written: .*File too large", complaints)
+    trained = study.trained()
+    assert len(trained) < EPOCHS
+    assert study.next_epoch() == ("sgd", 1), "what was half written is no checkpoint"
+    code, _, complaints = study.run(WATCHED)
+    assert code == 0, complaints
+    assert len(study.trained()) == len(trained) + EPOCHS
+    assert_same_but_for_seconds(study, whole)
