@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import shutil
 import sys
 from typing import get_args
 
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from experiments import studies, tasks
+from experiments.checkpoints import CHECKPOINTS
 from experiments.configs import ConfigError, Preset, Study
 from experiments.data import DataError
 from experiments.records import RecordError, Records
@@ -45,7 +47,7 @@ def main() -> None:
         Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        console.print("Stopped. The same command goes on from the last finished program.")
+        console.print("Stopped. The same command goes on from the last checkpoint.")
         sys.exit(130)
 
 
@@ -74,6 +76,7 @@ def run(study: Study, console: Console) -> None:
     load = functools.partial(tasks.load, data_dir=study.data_dir, raw_dir=study.raw_dir)
     with Records(folder, name, configuration) as records:
         table = execute(study, Runner(records, load, console))
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # nothing is left to go on with
     show(table, console)
     console.print(f"Figure, report and records: {escape(str(folder))}", soft_wrap=True)
 

@@ -21,6 +21,8 @@ import pandas as pd
 from experiments.configs import Cell, Workload
 from experiments.optimizers import ARMS
 
+Row = dict[str, str | int | float | bool]  # of the table of runs: a cell and an epoch
+
 RUNS, MANIFEST = "runs.csv", "manifest.json"
 CELL_COLUMNS = ["arm", *(field.name for field in dataclasses.fields(Workload)), "seed"]
 CELL_COLUMNS += ["learning_rate"]
@@ -145,12 +147,7 @@ class Records:
             "arms": {arm: ARMS[arm].describe() for arm in arms},
             "seeds": seeds,
             "data": self._data,
-            "commit": _commit(),
-            "versions": {
-                "python": platform.python_version(),
-                **{name: metadata.version(name) for name in PACKAGES},
-            },
-            "device": _device(),
+            **circumstances(),
             "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
         write_atomically(self.folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
@@ -210,6 +207,18 @@ def read_runs(path: Path) -> pd.DataFrame:
             f"{path} is no table of runs ({error}); remove it or choose another folder."
         ) from error
     return runs[sizes == runs["epochs"]].reset_index(drop=True)
+
+
+def circumstances() -> dict[str, Any]:
+    """What decides a result besides what was asked for: commit, versions and device."""
+    return {
+        "commit": _commit(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in PACKAGES},
+        },
+        "device": _device(),
+    }
 
 
 def _commit() -> str:

@@ -80,7 +80,11 @@ def summary_table(summary: pd.DataFrame) -> Table:
     """Final and best results of every arm, as readers should see them."""
     table = [["arm", "rate", "final %", "best %", "final loss", "seeds", "s/seed"]]
     for row in summary.to_dict("records"):
-        diverged = f" ({row['diverged']} diverged)" if row["diverged"] else ""
+        diverged = (
+            f" ({row['diverged']} diverged, first in epoch {row['diverged_epoch']})"
+            if row["diverged"]
+            else ""
+        )
         table.append(
             [
                 ARMS[row["arm"]].label,

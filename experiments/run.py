@@ -1,10 +1,10 @@
-"""Running cells: what is on record already is kept, the rest is trained, with progress shown."""
+"""Running cells: what is on record is kept, what was begun goes on, with progress shown."""
 
 import datetime
 import functools
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -21,15 +21,14 @@ from rich.progress import (
 )
 
 from experiments import tasks
+from experiments.checkpoints import CHECKPOINTS, Checkpoint, CheckpointError, identify
 from experiments.configs import Cell, Workload
 from experiments.data import Dataset
 from experiments.optimizers import ARMS
-from experiments.records import Records
-from experiments.train import Arrays, Program, replicate
+from experiments.records import Records, Row, circumstances
+from experiments.train import Arrays, CellState, Program, replicate
 
-Row = dict[str, str | int | float | bool]
-
-MAX_ROUNDS = 5  # cells a device takes in one program: what an interruption can cost at most
+MAX_ROUNDS = 5  # cells a device takes in one program: what is put on record at once
 
 
 class Runner:
@@ -86,11 +85,77 @@ class Runner:
         size = rounds * program.width
         for start in range(0, len(cells), size):
             chunk = cells[start : start + size]
-            rows: list[Row] = []
-            for of_epoch in train_cells(program, chunk, size):
-                rows += of_epoch
-                advance(len(chunk))
-            self.records.add(pd.DataFrame(rows).sort_values(["seed", "learning_rate", "epoch"]))
+            with self._checkpoint(chunk, size) as checkpoint:
+                rows = self._train_together(program, chunk, size, checkpoint, advance)
+                self.records.add(pd.DataFrame(rows).sort_values(["seed", "learning_rate", "epoch"]))
+                checkpoint.remove()
+
+    def _train_together(
+        self,
+        program: Program,
+        cells: list[Cell],
+        size: int,
+        checkpoint: Checkpoint,
+        advance: Callable[[int], None],
+    ) -> list[Row]:
+        """Trains cells of one arm in one program; a row a cell and epoch.
+
+        A program has a fixed number of cells; where there are fewer, the last one is repeated and
+        the repetitions are thrown away.
+        """
+        filled = [*cells, *[cells[-1]] * (size - len(cells))]
+        seeds = np.array([cell.seed for cell in filled])
+        learning_rates = np.array([cell.learning_rate for cell in filled])
+        state, rows = self._begin(program.init(seeds, learning_rates), checkpoint)
+        advance(len(rows))
+        program.compile(seeds, learning_rates)
+        epochs = cells[0].workload.epochs
+        for epoch in range(len(rows) // len(cells) + 1, epochs + 1):
+            start = time.perf_counter()
+            state, trained = jax.block_until_ready(
+                program.train_epoch(state, seeds, learning_rates)
+            )
+            middle = time.perf_counter()
+            evaluated = jax.block_until_ready(program.evaluate(state))
+            end = time.perf_counter()
+            metrics = jax.device_get({**trained, **evaluated})
+            rows += [
+                {
+                    **cell.fields(),
+                    "epoch": epoch,
+                    **{name: float(values[i]) for name, values in metrics.items()},
+                    "seconds": (middle - start) / len(cells),
+                    "evaluation_seconds": (end - middle) / len(cells),
+                }
+                for i, cell in enumerate(cells)
+            ]
+            advance(len(cells))
+            if epoch < epochs:  # the last one goes on record
+                checkpoint.save(epoch, state, rows)
+        return rows
+
+    def _begin(self, initial: CellState, checkpoint: Checkpoint) -> tuple[CellState, list[Row]]:
+        """State and rows to go on from: those of the checkpoint, if there is one."""
+        try:
+            restored = checkpoint.restore(initial)
+        except CheckpointError as error:
+            self._console.print(f"{error}: its cells start anew.", markup=False, soft_wrap=True)
+            checkpoint.remove()
+            restored = None
+        if restored is None:
+            return initial, []
+        self._console.print(f"Goes on after epoch {restored[1][-1]['epoch']}.", highlight=False)
+        return restored
+
+    def _checkpoint(self, cells: list[Cell], size: int) -> Checkpoint:
+        """Where these cells would have stopped; nothing that decides their results may differ."""
+        identity = {
+            "cells": [cell.fields() for cell in cells],
+            "size": size,
+            "data": self.load(cells[0].workload).checksum,
+            **circumstances(),
+        }
+        return Checkpoint(self.records.folder / CHECKPOINTS / identify(identity))
 
     def _place(self, workload: Workload) -> tuple[Arrays, Arrays]:
         """The training and the evaluated split on the devices, once for all arms."""
@@ -130,33 +195,3 @@ def _line(task: Task) -> str:
     )
     done = f"{task.completed:.0f}/{task.total:.0f} epochs"
     return f"{done}, {spent} elapsed, {left} left: {task.description}"
-
-
-def train_cells(program: Program, cells: list[Cell], size: int) -> Iterator[list[Row]]:
-    """Trains cells of one arm together, an epoch at a time: a row a cell.
-
-    A program has a fixed number of cells; where there are fewer, the last one is repeated and the
-    repetitions are thrown away.
-    """
-    filled = [*cells, *[cells[-1]] * (size - len(cells))]
-    seeds = np.array([cell.seed for cell in filled])
-    learning_rates = np.array([cell.learning_rate for cell in filled])
-    program.compile(seeds, learning_rates)
-    state = program.init(seeds, learning_rates)
-    for epoch in range(1, cells[0].workload.epochs + 1):
-        start = time.perf_counter()
-        state, trained = jax.block_until_ready(program.train_epoch(state, seeds, learning_rates))
-        middle = time.perf_counter()
-        evaluated = jax.block_until_ready(program.evaluate(state))
-        end = time.perf_counter()
-        metrics = jax.device_get({**trained, **evaluated})
-        yield [
-            {
-                **cell.fields(),
-                "epoch": epoch,
-                **{name: float(values[i]) for name, values in metrics.items()},
-                "seconds": (middle - start) / len(cells),
-                "evaluation_seconds": (end - middle) / len(cells),
-            }
-            for i, cell in enumerate(cells)
-        ]

@@ -16,7 +16,7 @@ def summarise(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
     Returns:
       A row a group, in order of appearance: accuracies in percent, ``*_sd`` with n − 1 (NaN for one
-      seed), ``diverged`` the number of seeds whose final loss is not finite.
+      seed), ``diverged`` the number of seeds that did, ``diverged_epoch`` the first epoch of one.
     """
     cells = per_cell(rows)
     groups = cells.groupby(by, sort=False)
@@ -26,15 +26,19 @@ def summarise(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     table = table.drop(columns="seconds_sd")
     table["n"] = groups.size()
     table["diverged"] = groups["diverged"].sum()
+    table["diverged_epoch"] = groups["diverged_epoch"].min()
     return table.reset_index()
 
 
 def per_cell(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell: final and best accuracy in percent, final losses, seconds, whether diverged.
+    """One row a cell: final and best accuracy in percent, final losses, seconds, divergence.
 
     The best accuracy is over all epochs; picking it uses the evaluated images. A loss that is not a
-    number counts as infinite, so that no mean leaves it out.
+    number counts as infinite, so that no mean leaves it out. A cell has diverged in the first epoch
+    with a loss that is not finite, on the training or on the evaluated images.
     """
+    finite = np.isfinite(rows["train_loss"]) & np.isfinite(rows["test_loss"])
+    rows = rows.assign(diverged_epoch=rows["epoch"].where(~finite).astype("Int64"))
     cells = rows.groupby(CELL_COLUMNS, sort=False, dropna=False)
     table = pd.DataFrame(
         {
@@ -45,9 +49,10 @@ def per_cell(rows: pd.DataFrame) -> pd.DataFrame:
             .apply(lambda loss: loss.iloc[-1])
             .fillna(np.inf),
             "seconds": cells["seconds"].sum(),
+            "diverged_epoch": cells["diverged_epoch"].min(),
         }
     )
-    table["diverged"] = ~np.isfinite(table["final_loss"]) | ~np.isfinite(table["final_train_loss"])
+    table["diverged"] = table["diverged_epoch"].notna()
     return table.reset_index()
 
 

@@ -97,12 +97,13 @@ class TestSummaryTable:
             assert cells["seeds"] == "3"
             assert cells["s/seed"] == f"{of_arm['seconds'].sum() / 3:.1f}"
 
-    def test_says_how_many_seeds_diverged(self):
+    def test_says_how_many_seeds_diverged_and_when(self):
         rows = rows_of(0)
-        rows.loc[(rows["arm"] == "adam") & (rows["seed"] < 2), "test_loss"] = math.nan
+        diverged = (rows["arm"] == "adam") & (rows["seed"] < 2) & (rows["epoch"] >= 4)
+        rows.loc[diverged, "test_loss"] = math.nan
         _, full, adam = table_of(rows)
         assert "3" in full
-        assert "3 (2 diverged)" in adam
+        assert "3 (2 diverged, first in epoch 4)" in adam
 
     def test_of_one_seed_shows_no_deviation(self):
         assert "±" not in str(table_of(rows_of(0, seeds=1)))

@@ -1,7 +1,9 @@
-"""Running cells: nothing is trained twice, an interruption costs a program at most."""
+"""Running cells: nothing is trained twice, an interruption costs an epoch at most."""
 
+import dataclasses
 import functools
 import io
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,12 +15,13 @@ import pytest
 from flax import nnx
 from rich.console import Console
 
-from experiments import run
+from experiments import checkpoints, run
 from experiments.configs import Cell, Workload
 from experiments.data import Dataset
 from experiments.models import MLP
 from experiments.records import Records
 from experiments.run import Runner
+from experiments.summary import per_cell
 from experiments.train import Program, Task
 
 EPOCHS = 2
@@ -110,13 +113,18 @@ def watch() -> Iterator[Watch]:
 
 
 @pytest.fixture(autouse=True)
-def _fresh(watch: Watch) -> None:
+def _fresh(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No checkpoint on a slow machine either, but where a test wants them."""
     watch.reset()
+    monkeypatch.setattr(checkpoints, "INTERVAL", math.inf)
 
 
-def train(folder: Path, wanted: list[Cell]) -> pd.DataFrame:
+def train(
+    folder: Path, wanted: list[Cell], *, dataset: Dataset = DATASET, log: io.StringIO | None = None
+) -> pd.DataFrame:
+    console = Console(file=log or io.StringIO(), width=200)
     with Records(folder, "accuracy", {}) as records:
-        return Runner(records, lambda _: DATASET, Console(file=io.StringIO()))(wanted)
+        return Runner(records, lambda _: dataset, console)(wanted)
 
 
 def recorded(folder: Path) -> pd.DataFrame:
@@ -245,6 +253,107 @@ class TestInterruptedStudy:
         train(tmp_path, wanted)
         assert [set(seeds) for seeds in watch.epochs] == [{width}] * EPOCHS
         assert sorted(recorded(tmp_path)["seed"].unique()) == list(range(width + 1))
+
+
+class TestCheckpoint:
+    """Of an arm with two epochs, interrupted in the second."""
+
+    @pytest.fixture
+    def wanted(self) -> list[Cell]:
+        return cells("sgd", seeds=2)
+
+    @pytest.fixture
+    def whole(self, tmp_path: Path, wanted: list[Cell], watch: Watch) -> pd.DataFrame:
+        train(tmp_path / "whole", wanted)
+        watch.reset()
+        return recorded(tmp_path / "whole")
+
+    @pytest.fixture
+    def folder(
+        self,
+        wanted: list[Cell],
+        tmp_path: Path,
+        watch: Watch,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> Path:
+        monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
+        watch.reset(interrupt_at=2)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "interrupted", wanted)
+        watch.reset()
+        return tmp_path / "interrupted"
+
+    def test_is_where_the_same_cells_go_on(
+        self, folder: Path, wanted: list[Cell], whole: pd.DataFrame, watch: Watch
+    ):
+        log = io.StringIO()
+        train(folder, wanted, log=log)
+        assert len(watch.epochs) == 1
+        assert "Goes on after epoch 1." in log.getvalue()
+        assert_same_but_for_seconds(recorded(folder), whole)
+        assert (recorded(folder)[SECONDS] > 0).all(axis=None)
+
+    def test_counts_as_progress_from_the_start(
+        self, folder: Path, wanted: list[Cell], monkeypatch: pytest.MonkeyPatch
+    ):
+        steps = []
+        monkeypatch.setattr(run.Progress, "advance", lambda *arguments: steps.append(arguments[-1]))
+        train(folder, wanted)
+        assert steps == [len(wanted), len(wanted)]
+
+    def test_is_removed_when_its_cells_are_on_record(self, folder: Path, wanted: list[Cell]):
+        (left,) = (folder / "checkpoints").iterdir()
+        train(folder, wanted)
+        assert not left.exists()
+
+    def test_waits_for_its_cells_while_others_are_trained(
+        self, folder: Path, wanted: list[Cell], whole: pd.DataFrame, watch: Watch
+    ):
+        train(folder, cells("momentum", seeds=2))
+        watch.reset()
+        rows = train(folder, wanted)
+        assert len(watch.epochs) == 1
+        assert_same_but_for_seconds(rows.drop(columns="study"), whole.drop(columns="study"))
+
+    @pytest.mark.parametrize("change", ["cells", "data", "circumstances"])
+    def test_is_of_no_use_where_something_else_is_trained(
+        self, change: str, folder: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+    ):
+        seeds = 3 if change == "cells" else 2
+        dataset = dataclasses.replace(DATASET, train_labels=DATASET.train_labels[::-1])
+        if change == "circumstances":
+            monkeypatch.setattr(run, "circumstances", lambda: {"commit": "another"})
+        train(folder, cells("sgd", seeds=seeds), dataset=dataset if change == "data" else DATASET)
+        assert len(watch.epochs) == EPOCHS
+
+    # Orbax leaves its other reads behind when one fails.
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    def test_that_was_cut_is_named_and_its_cells_start_anew(
+        self, folder: Path, wanted: list[Cell], whole: pd.DataFrame, watch: Watch
+    ):
+        (checkpoint,) = (folder / "checkpoints").iterdir()
+        for path in checkpoint.rglob("*"):
+            if path.is_file():
+                path.write_bytes(path.read_bytes()[:-1])
+        log = io.StringIO()
+        train(folder, wanted, log=log)
+        assert f"{checkpoint} cannot be read" in log.getvalue()
+        assert "its cells start anew" in log.getvalue()
+        assert len(watch.epochs) == EPOCHS
+        assert_same_but_for_seconds(recorded(folder), whole)
+
+
+class TestDivergedCell:
+    def test_is_recorded_and_does_not_stop_the_others(self, tmp_path: Path):
+        good = cells("sgd", seeds=2)
+        bad = cells("sgd", seeds=1, learning_rate=1e38)
+        rows = train(tmp_path / "both", good + bad)
+        diverged = per_cell(rows).set_index("learning_rate")["diverged_epoch"]
+        assert diverged[0.1].isna().all()
+        assert diverged[1e38] == 1
+        pd.testing.assert_frame_equal(train(tmp_path / "both", good + bad), rows)
+        alone = train(tmp_path / "alone", good)
+        assert_same_but_for_seconds(rows.iloc[: len(alone)], alone)
 
 
 class TestData:

@@ -89,15 +89,34 @@ class TestSummary:
 class TestDivergence:
     @pytest.mark.parametrize("loss", ["train_loss", "test_loss"])
     @pytest.mark.parametrize("value", [math.nan, math.inf])
-    def test_is_a_last_loss_that_is_not_finite(self, loss: str, value: float, rows: pd.DataFrame):
+    def test_is_in_the_first_epoch_with_a_loss_that_is_not_finite(
+        self, loss: str, value: float, rows: pd.DataFrame
+    ):
         rows.loc[(rows["arm"] == "sgd") & (rows["seed"] == 1) & (rows["epoch"] >= 2), loss] = value
-        assert of_arm(rows, "sgd")["diverged"] == 1
+        cells = per_cell(rows).set_index(["arm", "seed"])
+        assert cells.index[cells["diverged"]].tolist() == [("sgd", 1)]
+        assert cells.loc[("sgd", 1), "diverged_epoch"] == 2
+        assert cells["diverged_epoch"].notna().sum() == 1
+
+    def test_of_a_group_is_counted_and_dated_by_the_first_of_its_seeds(self, rows: pd.DataFrame):
+        sgd = rows["arm"] == "sgd"
+        rows.loc[sgd & (rows["seed"] == 1) & (rows["epoch"] >= 3), "test_loss"] = math.nan
+        rows.loc[sgd & (rows["seed"] == 3) & (rows["epoch"] >= 2), "train_loss"] = math.nan
+        assert of_arm(rows, "sgd")["diverged"] == 2
+        assert of_arm(rows, "sgd")["diverged_epoch"] == 2
         assert of_arm(rows, "sgd")["n"] == 4
         assert of_arm(rows, "adam")["diverged"] == 0
+        assert pd.isna(of_arm(rows, "adam")["diverged_epoch"])
 
-    def test_is_not_a_loss_on_the_way(self, rows: pd.DataFrame):
+    def test_is_not_undone_by_a_finite_loss_later(self, rows: pd.DataFrame):
         rows.loc[rows["epoch"] == 1, "train_loss"] = math.nan
-        assert of_arm(rows, "sgd")["diverged"] == 0
+        assert of_arm(rows, "sgd")["diverged"] == 4
+        assert of_arm(rows, "sgd")["diverged_epoch"] == 1
+
+    def test_is_written_as_a_whole_number(self, rows: pd.DataFrame):
+        rows.loc[(rows["arm"] == "sgd") & (rows["epoch"] >= 2), "test_loss"] = math.inf
+        table = summarise(rows, ["arm"])[["arm", "diverged", "diverged_epoch"]]
+        assert table.to_csv(index=False) == "arm,diverged,diverged_epoch\nsgd,4,2\nadam,0,\n"
 
     def test_shows_in_the_mean_loss(self, rows: pd.DataFrame):
         """It is not left out of the mean, which would flatter the arm."""

@@ -1,0 +1,161 @@
+"""Checkpoints: where the cells of a program stand, so that a study that was killed goes on."""
+
+import contextlib
+import functools
+import hashlib
+import json
+import logging
+import shutil
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from experiments.records import RecordError, Row
+from experiments.train import CellState
+
+CHECKPOINTS = "checkpoints"
+INTERVAL = 10.0  # seconds between two checkpoints, at least
+
+# An error of Orbax is raised here; it also logs the traceback of every thread that it passes.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be read, by folder and reason."""
+
+
+class Checkpoint:
+    """The last state of a program's cells, with their rows up to there.
+
+    Both are in one Orbax checkpoint, which gets its name when it is complete, so they always belong
+    together. It is written while training goes on; an older one goes when it is there.
+
+    Args:
+      folder: its own, made with the first checkpoint.
+
+    Raises:
+      RecordError: from any method and at the end of ``with``: the folder cannot be written to, or
+        the disk is full; the last complete checkpoint stays.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._manager: ocp.CheckpointManager | None = None
+        self._last = time.monotonic()
+
+    def __enter__(self) -> "Checkpoint":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def restore(self, like: CellState) -> tuple[CellState, list[Row]] | None:
+        """State and rows, or None where there are none.
+
+        Args:
+          like: a state with the shapes, dtypes and shardings to restore.
+
+        Raises:
+          CheckpointError: there is a checkpoint, but not as it was written.
+        """
+        if not self.folder.exists():
+            return None
+        try:
+            manager = self._open()
+            epoch = manager.latest_step()
+            if epoch is None:
+                return None
+            shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+            restored = manager.restore(
+                epoch,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(shapes), rows=ocp.args.JsonRestore()
+                ),
+            )
+            state, rows = restored.state, restored.rows["rows"]
+            if _checksum(state, rows) != restored.rows["checksum"]:
+                raise ValueError("its checksum does not match")
+        except Exception as error:  # of many kinds, whatever part is damaged
+            raise CheckpointError(f"{self.folder} cannot be read ({_first_line(error)})") from error
+        return state, rows
+
+    def save(self, epoch: int, state: CellState, rows: list[Row]) -> None:
+        """Writes state and rows after an epoch, unless the last checkpoint is very young.
+
+        The state may be donated at once: its buffers are kept for as long as they are written.
+        """
+        if time.monotonic() < self._last + INTERVAL:
+            return
+        with self._named_errors():
+            self._open().save(
+                epoch,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    rows=ocp.args.JsonSave({"rows": rows, "checksum": _checksum(state, rows)}),
+                ),
+            )
+        self._last = time.monotonic()
+
+    def remove(self) -> None:
+        """Removes the checkpoint: its cells are on record, or it cannot be read."""
+        self._close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _open(self) -> ocp.CheckpointManager:
+        if self._manager is None:
+            self._manager = ocp.CheckpointManager(
+                self.folder.absolute(),
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=ocp.checkpoint_managers.LatestN(1),
+                    cleanup_tmp_directories=True,
+                ),
+            )
+        return self._manager
+
+    def _close(self) -> None:
+        """Waits for what is being written."""
+        manager, self._manager = self._manager, None
+        if manager is not None:
+            with self._named_errors():
+                manager.close()
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # of many kinds: Orbax's, TensorStore's and the system's
+            raise RecordError(f"{self.folder} cannot be written: {_first_line(error)}") from error
+
+
+def identify(facts: Mapping[str, Any]) -> str:
+    """A short name for the facts that a checkpoint depends on, and for no others.
+
+    >>> identify({"seeds": [0, 1], "size": 8})
+    '1742d05a6dae0618'
+    """
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _checksum(state: CellState, rows: list[Row]) -> int:
+    """Changes with every bit of state and rows; Orbax does not notice one that is flipped."""
+    return functools.reduce(
+        lambda checksum, leaf: zlib.crc32(np.asarray(leaf).tobytes(), checksum),
+        jax.tree.leaves(state),
+        zlib.crc32(json.dumps(rows).encode()),
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -1,0 +1,231 @@
+"""Nothing is lost: a study that was killed goes on, and ends with the numbers of one that was not.
+
+The studies here are run as processes, by the command line. They train the paper's MLP on a few
+made-up images. Most are *watched*: they note each epoch before it is trained, and write a
+checkpoint after every epoch, however short it was.
+"""
+
+import itertools
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments.optimizers import ARMS
+
+REPOSITORY = Path(__file__).parent.parent
+STUDY_ARMS = ("sgd", "momentum", "adam")
+EPOCHS, IMAGES, BATCH = 20, 400, 100
+COMMAND = (
+    "accuracy --dataset mnist --raw-dir ../raw --data-dir ../data --out out --no-diagnostics "
+    f"--seeds 2 --epochs {EPOCHS} --batch-size {BATCH} --arms"
+)
+WATCHED = """
+from experiments import __main__, checkpoints, train
+
+checkpoints.INTERVAL = 0.0
+train_epoch = train.Program.train_epoch
+
+def noted(program, state, seeds, learning_rates):
+    with open("epochs.log", "a") as file:
+        file.write(f"{learning_rates[0]} {state.step[0]}\\n")
+    return train_epoch(program, state, seeds, learning_rates)
+
+train.Program.train_epoch = noted
+"""
+DISK_FULL = """
+import resource
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, resource.RLIM_INFINITY))
+"""
+KILLS = 20
+SECONDS = ["seconds", "evaluation_seconds"]
+
+
+class StudyFolder:
+    """A folder in which the command is run, again and again."""
+
+    def __init__(self, folder: Path, arms: tuple[str, ...] = STUDY_ARMS) -> None:
+        folder.mkdir()
+        self.folder, self.out, self._arms = folder, folder / "out", arms
+
+    def start(self, before: str | None = None) -> subprocess.Popen:
+        """The command in a new process; with ``before``, which is run first, in place of ``-m``."""
+        main = ["-m", "experiments"] if before is None else ["-c", f"{before}\n__main__.main()"]
+        return subprocess.Popen(
+            [sys.executable, *main, *COMMAND.split(), *self._arms],
+            cwd=self.folder,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(REPOSITORY),
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "JAX_COMPILATION_CACHE_DIR": str(self.folder.parent / "compiled"),
+                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, before: str | None = None) -> tuple[int, str, str]:
+        """The command to its end: exit code, output and complaints."""
+        process = self.start(before)
+        said, complaints = process.communicate()
+        return process.returncode, said, complaints
+
+    def killed(self, process: subprocess.Popen, moment: Callable[[], bool]) -> bool:
+        """Kills a process at some moment; False where it came to its end before."""
+        while process.poll() is None and not moment():
+            time.sleep(0.002)
+        process.kill()
+        _, complaints = process.communicate()
+        assert process.returncode in (0, -9), complaints
+        return process.returncode != 0
+
+    def killed_while(self, phase: str, rng: random.Random) -> bool:
+        """Starts the study and kills it at a random moment of some phase."""
+        if phase == "starting":
+            end = time.monotonic() + rng.uniform(0, 3)
+            return self.killed(self.start(), lambda: time.monotonic() > end)
+        progress = self.trained if phase == "training" else self.runs
+        goal = len(progress()) + (rng.randint(1, 8) if phase == "training" else 1)
+        delay = rng.uniform(0, 0.2)
+        return self.killed(
+            self.start(WATCHED), lambda: len(progress()) >= goal and time.sleep(delay) is None
+        )
+
+    def trained(self) -> list[tuple[str, int]]:
+        """Arm and number of each epoch that a watched process began."""
+        log = self.folder / "epochs.log"
+        arms = {ARMS[arm].learning_rate: arm for arm in STUDY_ARMS}
+        lines = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
+        return [(arms[float(rate)], int(step) * BATCH // IMAGES + 1) for rate, step in lines]
+
+    def runs(self) -> pd.DataFrame:
+        path = self.out / "runs.csv"
+        return pd.read_csv(path) if path.exists() else pd.DataFrame({"arm": []})
+
+    def next_epoch(self) -> tuple[str, int] | None:
+        """Arm and number of the epoch to go on with, by the records and the last checkpoint."""
+        pending = [arm for arm in self._arms if arm not in set(self.runs()["arm"])]
+        if not pending:
+            return None
+        saved = [
+            json.loads((step / "rows/metadata").read_text())["rows"][-1]
+            for step in self.out.glob("checkpoints/*/*")
+            if step.name.isdigit()
+            and (step / "rows/metadata").exists()  # else it was being removed
+        ]
+        epochs = [row["epoch"] for row in saved if row["arm"] == pending[0]]
+        return pending[0], max(epochs, default=0) + 1
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the studies of this file are; they share the images and what was compiled."""
+    place = tmp_path_factory.mktemp("resume")
+    (place / "raw").mkdir()
+    rng = np.random.default_rng(0)
+    for name, size in (("train", IMAGES), ("t10k", 100)):
+        images = rng.integers(0, 256, (size, 28, 28), np.uint8)
+        labels = rng.integers(0, 10, size).astype(np.uint8)
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+            content = bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes()
+            (place / "raw" / f"{name}-{kind}-ubyte").write_bytes(content)
+    return place
+
+
+@pytest.fixture(scope="module")
+def whole(place: Path) -> StudyFolder:
+    """A study that was not interrupted."""
+    study = StudyFolder(place / "whole")
+    code, _, complaints = study.run()
+    assert code == 0, complaints
+    return study
+
+
+def assert_same_but_for_seconds(study: StudyFolder, whole: StudyFolder) -> None:
+    runs, expected = study.runs(), whole.runs()
+    expected = expected[expected["arm"].isin(set(runs["arm"]))]
+    pd.testing.assert_frame_equal(
+        runs.drop(columns=SECONDS), expected.drop(columns=SECONDS), check_exact=True
+    )
+    assert (runs[SECONDS] > 0).all(axis=None)
+    left = {path.name for path in study.out.iterdir()}
+    assert left == {path.name for path in whole.out.iterdir()}
+    assert {"runs.csv", "manifest.json", "summary.csv", "report.md", "figure.png"} < left
+
+
+def test_a_study_killed_at_twenty_moments_leaves_the_same_records(place: Path, whole: StudyFolder):
+    """While it starts, by the command as it is; while it trains; while it writes things down.
+
+    As many studies as the kills take, each brought to its end.
+    """
+    rng = random.Random(0)
+    phases = ["starting", *["training"] * 3, "writing"]
+    kills = resumed = 0
+    for number in itertools.count():
+        study = StudyFolder(place / f"killed-{number}")
+        begun, finished = time.monotonic(), False
+        while not finished:
+            expected, before = study.next_epoch(), len(study.trained())
+            if kills < KILLS:
+                finished = not study.killed_while(rng.choice(phases), rng)
+                kills += not finished
+            else:
+                code, _, complaints = study.run(WATCHED)
+                assert code == 0, complaints
+                finished = True
+            trained = study.trained()[before:]
+            if trained:
+                assert trained[0] == expected, "it goes on where it stood"
+                assert len(set(trained)) == len(trained)
+                resumed += expected[1] > 1
+        assert_same_but_for_seconds(study, whole)
+        assert study.runs()[SECONDS].to_numpy().sum() < time.monotonic() - begun
+        if kills == KILLS:
+            break
+    assert resumed >= KILLS // 4
+
+
+def test_a_second_process_in_the_folder_says_so_and_stops(place: Path):
+    study = StudyFolder(place / "twice")
+    first = study.start(WATCHED)
+    try:
+        while not study.trained():
+            assert first.poll() is None
+            time.sleep(0.01)
+        code, _, complaints = study.run()
+        assert first.poll() is None
+    finally:
+        first.kill()
+        first.communicate()
+    assert code == 2
+    assert complaints == "error: out is in use by another process; wait for it.\n"
+
+
+def test_a_full_disk_is_an_error_and_the_study_goes_on_when_there_is_room(
+    place: Path, whole: StudyFolder
+):
+    """No file may grow beyond 64 KiB: enough for the records and not for a checkpoint."""
+    study = StudyFolder(place / "full", arms=("sgd",))
+    code, _, complaints = study.run(WATCHED + DISK_FULL)
+    assert code == 2
+    assert re.search(r"error: out/checkpoints/\w+ cannot be written: .*File too large", complaints)
+    trained = study.trained()
+    assert len(trained) < EPOCHS
+    assert study.next_epoch() == ("sgd", 1), "what was half written is no checkpoint"
+    code, _, complaints = study.run(WATCHED)
+    assert code == 0, complaints
+    assert len(study.trained()) == len(trained) + EPOCHS
+    assert_same_but_for_seconds(study, whole)
