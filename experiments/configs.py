@@ -77,6 +77,12 @@ class Study:
         shows it the same batches.
       epochs: passes over the training images.
       batch_size: images a step.
+      mesh: how the devices share the work: data=N lets N devices share every batch, seed=N shares the
+        training runs out to N devices or, with both, groups of devices; left out, seed takes all that
+        data leaves.
+      fsdp: spread parameters and the optimizer's state over the devices that share a batch.
+      distributed: join the other processes of this job, which SLURM, Open MPI, Kubernetes or the TPU
+        pod names; the first one writes.
       out: folder for records, figure and report; a study that was stopped goes on from it.
       data_dir: folder for prepared data sets.
       raw_dir: folder with raw files (IDX, CIFAR-10 binary) that you have already.
@@ -87,6 +93,9 @@ class Study:
     seeds: int = 5
     epochs: int = 10
     batch_size: int = 128
+    mesh: tuple[str, ...] = ()
+    fsdp: bool = False
+    distributed: bool = False
     out: Path | None = None
     data_dir: Path = Path("data")
     raw_dir: Path | None = None
