@@ -77,12 +77,11 @@ class Study:
         shows it the same batches.
       epochs: passes over the training images.
       batch_size: images a step.
-      mesh: how the devices share the work: data=N lets N devices share every batch, seed=N shares the
-        training runs out to N devices or, with both, groups of devices; left out, seed takes all that
-        data leaves.
+      mesh: how the devices share the work: seed=N groups of devices share the training runs, and
+        data=N devices of a group every batch; data left out is 1, seed left out all that remains.
       fsdp: spread parameters and the optimizer's state over the devices that share a batch.
-      distributed: join the other processes of this job, which SLURM, Open MPI, Kubernetes or the TPU
-        pod names; the first one writes.
+      distributed: join the other processes of this SLURM, Open MPI, Kubernetes or TPU job; the
+        first one writes.
       out: folder for records, figure and report; a study that was stopped goes on from it.
       data_dir: folder for prepared data sets.
       raw_dir: folder with raw files (IDX, CIFAR-10 binary) that you have already.

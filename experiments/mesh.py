@@ -1,7 +1,7 @@
 """The mesh: how the devices share the work, and where arrays lie on them.
 
-Its axis ``seed`` shares out the cells, its axis ``data`` the images of every batch. XLA's partitioner
-adds all communication.
+Its axis ``seed`` shares out the cells, its axis ``data`` the images of every batch. XLA's
+partitioner adds all communication.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ def make_mesh(axes: Sequence[str] = (), devices: Sequence[jax.Device] | None = N
     (('seed', 1), ('data', 1))
 
     Args:
-      axes: their sizes, such as ``["seed=2", "data=4"]``; ``data`` left out is 1, ``seed`` left out is
-        all the devices that remain.
+      axes: their sizes, such as ``["seed=2", "data=4"]``; ``data`` left out is 1, ``seed`` left
+        out all that remains.
       devices: of all processes, where nothing else is said.
 
     Raises:
@@ -82,10 +82,8 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 def fsdp_spec(shape: Sequence[int], size: int) -> PartitionSpec:
     """Cuts an array along its largest axis that ``size`` divides; leaves it whole without one.
 
-    >>> fsdp_spec((3, 3, 16, 32), 8)
-    PartitionSpec(None, None, None, 'data')
-    >>> fsdp_spec((10,), 8)
-    PartitionSpec()
+    >>> tuple(fsdp_spec((3, 3, 16, 32), 8)), tuple(fsdp_spec((10,), 8))
+    ((None, None, None, 'data'), ())
     """
     axis = max(
         (axis for axis, length in enumerate(shape) if length % size == 0 and length),

@@ -1,9 +1,9 @@
 """Training one arm: whole epochs as one compiled program, for many cells at once.
 
 A cell is one training run, a seed with a learning rate. The cells of a program are spread over the
-axis ``seed`` of a mesh; each place on it takes its own one after the other (``lax.map``, faster on a
-CPU) or together (``vmap``, faster on an accelerator). The devices of the axis ``data`` share every
-batch. The images stay on the devices as bytes.
+axis ``seed`` of a mesh; each place on it takes its own one after the other (``lax.map``, faster on
+a CPU) or together (``vmap``, faster on an accelerator). The devices of the axis ``data`` share
+every batch. The images stay on the devices as bytes.
 """
 
 import dataclasses
@@ -154,8 +154,8 @@ class Program:
 
     def _state_specs(self) -> CellState:
         """How one cell's state lies on the axis ``data``."""
-        cell = jnp.uint32(0), jnp.float32(0)
-        state = jax.eval_shape(self._init_cell, (), *cell, self._train)
+        seed, learning_rate = jnp.uint32(0), jnp.float32(0)  # the layout is the same for all
+        state = jax.eval_shape(self._init_cell, (), seed, learning_rate, self._train)
         whole = jax.tree.map(lambda _: PartitionSpec(), state)
         if not self._fsdp:
             return whole
@@ -164,15 +164,18 @@ class Program:
             return fsdp_spec(leaf.shape, self._mesh.shape[DATA])
 
         traces = optax.tree.map_params(
-            self._make(*cell[::-1]), cut, state.opt_state, transform_non_params=lambda _: PartitionSpec()
+            self._make(learning_rate, seed),
+            cut,
+            state.opt_state,
+            transform_non_params=lambda _: PartitionSpec(),
         )
         return whole._replace(params=jax.tree.map(cut, state.params), opt_state=traces)
 
     def _spread(self, one: Callable[..., Any], shardings: Any, *, donate: bool = False) -> Any:
         """``one(state, *cell, data)`` for all cells of all devices in one program.
 
-        Before there is a state it is ``()``; ``donate`` gives its memory to the result, which lies as
-        ``shardings`` say.
+        Before there is a state it is ``()``; ``donate`` gives its memory to the result.
+        ``shardings`` say how the result lies.
         """
 
         def share(states: Any, cells: tuple[jax.Array, ...], data: Arrays) -> Any:
@@ -180,8 +183,8 @@ class Program:
                 return jax.lax.map(lambda x: one(x[0], *x[1], data), (states, cells))
             return jax.vmap(lambda state, cell: one(state, *cell, data))(states, cells)
 
-        # Cells do not communicate; check_vma would ask for annotations on every scan's carry. Within
-        # a cell XLA shares the work out over the other axis, from the constraints on batch and state.
+        # Cells do not communicate; check_vma would ask for annotations on every scan's carry. XLA
+        # divides a cell's work over the other axis, from the constraints on batch and state.
         spread = jax.shard_map(
             share,
             mesh=self._mesh,
@@ -241,8 +244,9 @@ class Program:
         inputs = self._task.preprocess(batch.inputs, augmentation)
 
         def loss_fn(params: Any) -> tuple[jax.Array, Any]:
-            # A copy: what the model changes in training belongs to the trace of the gradient.
+            # The model has its parameters whole, also where they lie in parts between two steps.
             params = jax.lax.with_sharding_constraint(params, PartitionSpec())
+            # A copy: what the model changes in training belongs to the trace of the gradient.
             model = nnx.merge(self._graph, params, state.variables, copy=True)
             logits = model(inputs, train=True, rngs=nnx.Rngs(dropout))
             _, variables = nnx.state(model, nnx.Param, ...)

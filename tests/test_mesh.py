@@ -20,9 +20,8 @@ from jax.sharding import PartitionSpec as P
 
 from experiments.configs import ConfigError
 from experiments.mesh import check_batch_size, fsdp_spec, make_mesh
-from experiments.models import ResidualBlock
 from experiments.optimizers import ARMS
-from experiments.tasks import random_crop, random_flip
+from experiments.tasks import random_crop
 from experiments.train import Arrays, CellState, Program, Task
 
 BATCH, EPOCHS = 16, 2
@@ -88,23 +87,27 @@ def test_fsdp_cuts_the_largest_axis_that_can_be_cut(shape: tuple[int, ...], spec
     assert fsdp_spec(shape, 8) == spec
 
 
-class Convolutional(nnx.Module):
-    """Everything that could notice a cut batch: batch statistics, dropout, leaves of all shapes."""
+class Normalised(nnx.Module):
+    """Whatever could notice that a batch is cut up: batch statistics, dropout.
+
+    No bias where the mean is taken away: its gradient is rounding alone, which α scales up.
+    """
 
     def __init__(self, rngs: nnx.Rngs) -> None:
-        self.block = ResidualBlock(3, 8, 2, dtype=jnp.float32, rngs=rngs)
+        self.hidden = nnx.Linear(48, 24, use_bias=False, rngs=rngs)
+        self.norm = nnx.BatchNorm(24, rngs=rngs)
         self.dropout = nnx.Dropout(0.1)
-        self.head = nnx.Linear(8, 10, rngs=rngs)
+        self.head = nnx.Linear(24, 10, rngs=rngs)
 
     def __call__(self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
-        x = jnp.mean(self.block(x, train=train), axis=(1, 2))
+        x = nnx.relu(self.norm(self.hidden(x), use_running_average=not train))
         return self.head(self.dropout(x, deterministic=not train, rngs=rngs))
 
 
 def preprocess(images: jax.Array, key: jax.Array | None) -> jax.Array:
     if key is not None:
-        images = random_flip(random_crop(images, key, padding=1), key)
-    return images.astype(jnp.float32) / 255
+        images = random_crop(images, key, padding=1)
+    return images.reshape(len(images), -1).astype(jnp.float32) / 255
 
 
 def split(size: int, seed: int) -> Arrays:
@@ -127,12 +130,12 @@ def train(program: Program) -> tuple[CellState, list[dict[str, np.ndarray]]]:
 # Neither the last batch of 6 nor the evaluated 50 images can be cut into 8 or 4 equal parts.
 make_program = functools.partial(
     Program,
-    Task(Convolutional, preprocess, BATCH),
-    ARMS["full"].make,
-    split(70, seed=0),
-    split(50, seed=1),
+    Task(Normalised, preprocess, BATCH),
+    train=split(70, seed=0),
+    test=split(50, seed=1),
+    optimizer=ARMS["full"].make,
     epochs=EPOCHS,
-    diagnostics="per_leaf",
+    diagnostics=True,
 )
 
 
@@ -183,9 +186,25 @@ class TestSharedWork:
         assert kernel[...].addressable_shards[0].data.size == kernel[...].size // (
             8 if fsdp else mesh.shape["seed"]
         )
-        diagnostics = optax.tree.get(state.opt_state, "alpha_histogram")
-        for leaf in jax.tree.leaves((state.variables, state.step, diagnostics)):
+        for leaf in jax.tree.leaves((state.variables, state.step)):
             assert leaf.sharding.is_equivalent_to(whole, leaf.ndim)
+
+    @pytest.mark.parametrize(("axes", "images"), [(["seed=8"], BATCH), (["data=8"], BATCH // 8)])
+    def test_is_a_part_of_every_batch(self, axes: list[str], images: int):
+        """No device computes the logits of another one's images."""
+        program = make_program(mesh=make_mesh(axes), optimizer=ARMS["sgd"].make)
+        state = program.init(*CELLS)
+        epoch = jax.jit(lambda state: program.train_epoch(state, *CELLS))
+        compiled = epoch.lower(state).compile().as_text()
+        assert f"f32[{images},10]" in compiled
+        assert (f"f32[{BATCH},10]" in compiled) == (images == BATCH)
+
+    def test_leaves_diagnostics_whole(self):
+        """A histogram with as many bins as devices is still no trace."""
+        program = make_program(mesh=make_mesh(["data=2"]), fsdp=True, diagnostics="per_leaf")
+        histogram = optax.tree.get(program.init(*CELLS).opt_state, "alpha_histogram")
+        assert histogram.shape[-1] % 2 == 0
+        assert histogram.sharding.spec == P("seed")
 
 
 SCRIPT = Path(__file__).parent / "two_processes.py"
@@ -229,7 +248,7 @@ def run(folder: Path, processes: int) -> list[str]:
 
 class TestTwoProcesses:
     def test_give_what_one_gives_and_the_first_one_writes(self, tmp_path: Path):
-        """The command line, over images and parameters, then over seeds."""
+        """Images and parameters shared by both, then each with seeds of its own."""
         records = {}
         for processes in (1, 2):
             folder = tmp_path / str(processes)
@@ -239,7 +258,9 @@ class TestTwoProcesses:
             assert all("epochs" not in other for other in others)
             assert not list(folder.glob("*/.*.csv*"))
             records[processes] = [
-                pd.read_csv(folder / name / "runs.csv").drop(columns=["seconds", "evaluation_seconds"])
+                pd.read_csv(folder / name / "runs.csv").drop(
+                    columns=["seconds", "evaluation_seconds"]
+                )
                 for name in ("data", "seed")
             ]
         for one, two in zip(records[1], records[2], strict=True):

@@ -76,6 +76,7 @@ class Outcome:
         *,
         epochs: int,
         diagnostics: bool | str,
+        **_: object,
     ) -> None:
         del task, test
         self.width = 4

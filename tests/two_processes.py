@@ -12,11 +12,16 @@ from experiments.configs import Accuracy
 ARGUMENTS = "--seeds 2 --epochs 1 --batch-size 512 --no-diagnostics --distributed"
 
 if __name__ == "__main__":
-    arguments = f"accuracy --arms full --mesh data=4 --fsdp --out data {ARGUMENTS}"
+    arguments = f"accuracy --arms momentum --mesh data=4 --fsdp --out data {ARGUMENTS}"
     sys.argv = ["experiments", *arguments.split()]
     command_line.main()
     console = Console(quiet=jax.process_index() > 0)
     over_seeds = Accuracy(
-        arms=("sgd",), seeds=2, epochs=1, batch_size=512, mesh=("seed=2",), out=Path("seed")
+        arms=("sgd",),
+        seeds=2,
+        epochs=1,
+        batch_size=512,
+        mesh=("seed=2", "data=2"),
+        out=Path("seed"),
     )
     command_line.run(over_seeds, console)
