@@ -19,18 +19,21 @@ from experiments import studies, tasks
 from experiments.checkpoints import CHECKPOINTS
 from experiments.configs import ConfigError, Preset, Study
 from experiments.data import DataError
+from experiments.mesh import join_processes, make_mesh
 from experiments.records import RecordError, Records
 from experiments.report import Table
 from experiments.run import Runner
 
-PLACES = ("out", "data_dir", "raw_dir")  # where things lie says nothing about what they are
+# Where things lie or run says nothing about what they are.
+PLACES = ("out", "data_dir", "raw_dir", "mesh", "fsdp", "distributed")
 # May change: every record names its own, and finished runs are kept.
 VARIABLE = ("preset", "arms", "seeds", "ablation_seeds", "budget", "tuned", "baselines")
 
 
 def main() -> None:
     """Runs one study; errors that a user can mend end it with one line and exit code 2."""
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    if "JAX_NUM_CPU_DEVICES" not in os.environ:
+        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     console = Console()
     try:
         preset = _preset(sys.argv[1:])
@@ -42,6 +45,9 @@ def main() -> None:
             prog="python -m experiments",
             description=__doc__,
         )
+        if study.distributed:
+            join_processes()
+            console.quiet = jax.process_index() > 0
         run(study, console)
     except (ConfigError, DataError, RecordError) as error:
         Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
@@ -73,9 +79,10 @@ def run(study: Study, console: Console) -> None:
         for key, value in dataclasses.asdict(study).items()
         if key not in (*PLACES, *VARIABLE)
     }
+    mesh = make_mesh(study.mesh)
     load = functools.partial(tasks.load, data_dir=study.data_dir, raw_dir=study.raw_dir)
     with Records(folder, name, configuration) as records:
-        table = execute(study, Runner(records, load, console))
+        table = execute(study, Runner(records, load, console, mesh, fsdp=study.fsdp))
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # nothing is left to go on with
     show(table, console)
     console.print(f"Figure, report and records: {escape(str(folder))}", soft_wrap=True)

@@ -94,9 +94,10 @@ class Checkpoint:
     def save(self, epoch: int, state: CellState, rows: list[Row]) -> None:
         """Writes state and rows after an epoch, unless the last checkpoint is very young.
 
-        The state may be donated at once: its buffers are kept for as long as they are written.
+        The state may be donated at once: its buffers are kept for as long as they are written. In a
+        job of several processes none has the whole state, and nothing is written.
         """
-        if time.monotonic() < self._last + INTERVAL:
+        if jax.process_count() > 1 or time.monotonic() < self._last + INTERVAL:
             return
         with self._named_errors():
             self._open().save(

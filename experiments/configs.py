@@ -99,6 +99,11 @@ class Study:
         shows it the same batches.
       epochs: passes over the training images.
       batch_size: images a step.
+      mesh: how the devices share the work: seed=N groups of devices share the training runs, and
+        data=N devices of a group every batch; data left out is 1, seed left out all that remains.
+      fsdp: spread parameters and the optimizer's state over the devices that share a batch.
+      distributed: join the other processes of this SLURM, Open MPI, Kubernetes or TPU job; the
+        first one writes.
       out: folder for records, figure and report; a study that was stopped goes on from it.
       data_dir: folder for prepared data sets.
       raw_dir: folder with raw files (IDX, CIFAR-10 binary) that you have already.
@@ -113,6 +118,9 @@ class Study:
     seeds: int = 5
     epochs: int = 10
     batch_size: int = 128
+    mesh: tuple[str, ...] = ()
+    fsdp: bool = False
+    distributed: bool = False
     out: Path | None = None
     data_dir: Path = Path("data")
     raw_dir: Path | None = None

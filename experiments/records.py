@@ -42,9 +42,13 @@ class RecordError(RuntimeError):
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replaces a file by new content; a reader or a crash sees the old or the new, never a part.
 
+    Of the processes of one job the first writes.
+
     Raises:
       RecordError: the folder cannot be written to, or the disk is full; nothing is left behind.
     """
+    if jax.process_index() > 0:
+        return
     data = content.encode() if isinstance(content, str) else content
     temporary = None
     try:
@@ -87,7 +91,8 @@ class Records:
         except OSError as error:
             raise RecordError(f"{folder} cannot be used: {error.strerror}.") from error
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if jax.process_index() == 0:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._lock.close()
             raise RecordError(f"{folder} is in use by another process; wait for it.") from None

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 import pandas as pd
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -24,9 +26,10 @@ from experiments import tasks
 from experiments.checkpoints import CHECKPOINTS, Checkpoint, CheckpointError, identify
 from experiments.configs import Cell, Workload
 from experiments.data import Dataset
+from experiments.mesh import check_batch_size, make_mesh, replicate
 from experiments.optimizers import ARMS
 from experiments.records import Records, Row, circumstances
-from experiments.train import Arrays, CellState, Program, replicate
+from experiments.train import Arrays, CellState, Program
 
 MAX_ROUNDS = 5  # cells a device takes in one program: what is put on record at once
 
@@ -38,20 +41,36 @@ class Runner:
       records: where finished cells are kept.
       load: the images of a workload.
       console: where progress is shown.
+      mesh: the devices, as ``Program`` takes them.
+      fsdp: whether parameters and the optimizer's state are spread over the axis ``data`` too.
     """
 
     def __init__(
-        self, records: Records, load: Callable[[Workload], Dataset], console: Console
+        self,
+        records: Records,
+        load: Callable[[Workload], Dataset],
+        console: Console,
+        mesh: Mesh | None = None,
+        *,
+        fsdp: bool = False,
     ) -> None:
         self.records = records
         self.load = functools.cache(load)
         self._console = console
+        self._mesh = mesh or make_mesh()
+        self._fsdp = fsdp
         self._on_devices = functools.cache(self._place)
         self._program = functools.cache(self._build)
 
     def __call__(self, cells: Sequence[Cell]) -> pd.DataFrame:
-        """The rows of all cells, after training those that are not on record."""
+        """The rows of all cells, after training those that are not on record.
+
+        Raises:
+          ConfigError: a batch has fewer images than the mesh's axis ``data`` has devices.
+        """
         cells = list(dict.fromkeys(cells))  # a cell may be wanted for two reasons
+        for cell in cells:
+            check_batch_size(cell.workload.batch_size, self._mesh)
         pending = [cell for cell in cells if not self.records.finished(cell)]
         with Progress(
             TextColumn("{task.description}"),
@@ -118,7 +137,7 @@ class Runner:
             middle = time.perf_counter()
             evaluated = jax.block_until_ready(program.evaluate(state))
             end = time.perf_counter()
-            metrics = jax.device_get({**trained, **evaluated})
+            metrics = multihost_utils.process_allgather({**trained, **evaluated}, tiled=True)
             rows += [
                 {
                     **cell.fields(),
@@ -173,7 +192,7 @@ class Runner:
             Arrays(dataset.train_images, dataset.train_labels),
             Arrays(dataset.test_images, dataset.test_labels),
         )
-        return replicate(splits, jax.devices())
+        return replicate(splits, self._mesh)
 
     def _build(self, workload: Workload, arm: str) -> Program:
         train, test = self._on_devices(workload)
@@ -184,6 +203,8 @@ class Runner:
             test,
             epochs=workload.epochs,
             diagnostics=workload.diagnostics,
+            mesh=self._mesh,
+            fsdp=self._fsdp,
         )
 
 

@@ -1,8 +1,9 @@
 """Training one arm: whole epochs as one compiled program, for many cells at once.
 
 A cell is one training run, a seed with a learning rate. The cells of a program are spread over the
-devices of a mesh; each device takes its own one after the other (``lax.map``, faster on a CPU) or
-together (``vmap``, faster on an accelerator). The images stay on the devices as bytes.
+axis ``seed`` of a mesh; each place on it takes its own one after the other (``lax.map``, faster on
+a CPU) or together (``vmap``, faster on an accelerator). The devices of the axis ``data`` share
+every batch. The images stay on the devices as bytes.
 """
 
 import dataclasses
@@ -19,10 +20,10 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import neuroplastic_optax as npx
+from experiments.mesh import DATA, SEED, fsdp_spec, make_mesh, replicate
 from experiments.optimizers import Diagnostics, Factory, Training
 
 EVALUATION_BATCH = 1000
-AXIS = "cell"
 
 Loop = Literal["map", "vmap"]
 ModelFactory = Callable[[nnx.Rngs], nnx.Module]
@@ -75,8 +76,10 @@ class Program:
       test: the split that is evaluated.
       epochs: epochs of the whole training.
       diagnostics: record plasticity diagnostics, where the arm has them.
-      devices: the devices to spread the cells over.
-      loop: how a device runs its share of the cells.
+      mesh: the devices, with the axes ``seed`` and ``data``; left out, all on the axis ``seed``.
+      fsdp: spread parameters and the optimizer's state over the axis ``data`` too (fully sharded
+        data parallel), so that no device keeps them whole between two steps.
+      loop: how the cells at one place on the axis ``seed`` are run.
     """
 
     def __init__(
@@ -88,28 +91,33 @@ class Program:
         *,
         epochs: int,
         diagnostics: Diagnostics = False,
-        devices: list[jax.Device] | None = None,
+        mesh: Mesh | None = None,
+        fsdp: bool = False,
         loop: Loop | None = None,
     ) -> None:
-        devices = devices or jax.devices()
         self._task = task
         self._optimizer = optimizer
         self._graph = nnx.graphdef(nnx.eval_shape(lambda: task.model(nnx.Rngs(0))))
         self._size = len(train.labels)
         steps = -(-self._size // task.batch_size)
         self._training = Training(steps, epochs, diagnostics)
-        self._loop = loop or ("map" if devices[0].platform == "cpu" else "vmap")
-        self._mesh = Mesh(np.asarray(devices), (AXIS,))
-        self._cells = NamedSharding(self._mesh, PartitionSpec(AXIS))
-        self._train, self._test = replicate((train, test), devices)
-        self._init = self._spread(self._init_cell)
-        self._epoch = self._spread(self._train_cell, donate=True)
-        self._evaluate = self._spread(self._evaluate_cell)
+        self._mesh = mesh or make_mesh()
+        self._fsdp = fsdp
+        self._loop = loop or ("map" if self._mesh.devices.flat[0].platform == "cpu" else "vmap")
+        self._train, self._test = replicate((train, test), self._mesh)
+        self._specs = self._state_specs()
+        states = jax.tree.map(
+            lambda spec: NamedSharding(self._mesh, PartitionSpec(SEED, *spec)), self._specs
+        )
+        self._cells = NamedSharding(self._mesh, PartitionSpec(SEED))
+        self._init = self._spread(self._init_cell, states)
+        self._epoch = self._spread(self._train_cell, (states, self._cells), donate=True)
+        self._evaluate = self._spread(self._evaluate_cell, self._cells)
 
     @property
     def width(self) -> int:
-        """Number of devices: a program's number of cells is a multiple of it."""
-        return self._mesh.size
+        """Size of the axis ``seed``: a program's number of cells is a multiple of it."""
+        return self._mesh.shape[SEED]
 
     def compile(
         self, seeds: npt.NDArray[np.integer[Any]], learning_rates: npt.NDArray[np.floating[Any]]
@@ -144,10 +152,30 @@ class Program:
         cells = (np.asarray(seeds, np.uint32), np.asarray(learning_rates, np.float32))
         return jax.device_put(cells, self._cells)
 
-    def _spread(self, one: Callable[..., Any], *, donate: bool = False) -> Any:
+    def _state_specs(self) -> CellState:
+        """How one cell's state lies on the axis ``data``."""
+        seed, learning_rate = jnp.uint32(0), jnp.float32(0)  # the layout is the same for all
+        state = jax.eval_shape(self._init_cell, (), seed, learning_rate, self._train)
+        whole = jax.tree.map(lambda _: PartitionSpec(), state)
+        if not self._fsdp:
+            return whole
+
+        def cut(leaf: jax.ShapeDtypeStruct) -> PartitionSpec:
+            return fsdp_spec(leaf.shape, self._mesh.shape[DATA])
+
+        traces = optax.tree.map_params(
+            self._make(learning_rate, seed),
+            cut,
+            state.opt_state,
+            transform_non_params=lambda _: PartitionSpec(),
+        )
+        return whole._replace(params=jax.tree.map(cut, state.params), opt_state=traces)
+
+    def _spread(self, one: Callable[..., Any], shardings: Any, *, donate: bool = False) -> Any:
         """``one(state, *cell, data)`` for all cells of all devices in one program.
 
         Before there is a state it is ``()``; ``donate`` gives its memory to the result.
+        ``shardings`` say how the result lies.
         """
 
         def share(states: Any, cells: tuple[jax.Array, ...], data: Arrays) -> Any:
@@ -155,15 +183,17 @@ class Program:
                 return jax.lax.map(lambda x: one(x[0], *x[1], data), (states, cells))
             return jax.vmap(lambda state, cell: one(state, *cell, data))(states, cells)
 
-        # Cells do not communicate; check_vma would ask for annotations on every scan's carry.
+        # Cells do not communicate; check_vma would ask for annotations on every scan's carry. XLA
+        # divides a cell's work over the other axis, from the constraints on batch and state.
         spread = jax.shard_map(
             share,
             mesh=self._mesh,
-            in_specs=(PartitionSpec(AXIS), PartitionSpec(AXIS), PartitionSpec()),
-            out_specs=PartitionSpec(AXIS),
+            in_specs=(PartitionSpec(SEED), PartitionSpec(SEED), PartitionSpec()),
+            out_specs=PartitionSpec(SEED),
+            axis_names={SEED},
             check_vma=False,
         )
-        return jax.jit(spread, donate_argnums=0 if donate else ())
+        return jax.jit(spread, out_shardings=shardings, donate_argnums=0 if donate else ())
 
     def _make(self, learning_rate: jax.Array, seed: jax.Array) -> optax.GradientTransformation:
         return self._optimizer(learning_rate, dataclasses.replace(self._training, seed=seed))
@@ -210,15 +240,17 @@ class Program:
     ) -> tuple[CellState, dict[str, jax.Array]]:
         key = jax.random.fold_in(_key(seed, "noise"), state.step)
         augmentation, dropout = jax.random.split(key)
-        inputs = self._task.preprocess(data.inputs[indices], augmentation)
-        labels = data.labels[indices]
+        batch = _share_batch(Arrays(data.inputs[indices], data.labels[indices]))
+        inputs = self._task.preprocess(batch.inputs, augmentation)
 
         def loss_fn(params: Any) -> tuple[jax.Array, Any]:
+            # The model has its parameters whole, also where they lie in parts between two steps.
+            params = jax.lax.with_sharding_constraint(params, PartitionSpec())
             # A copy: what the model changes in training belongs to the trace of the gradient.
             model = nnx.merge(self._graph, params, state.variables, copy=True)
             logits = model(inputs, train=True, rngs=nnx.Rngs(dropout))
             _, variables = nnx.state(model, nnx.Param, ...)
-            return jnp.mean(_cross_entropy(logits, labels)), variables
+            return jnp.mean(_cross_entropy(logits, batch.labels)), variables
 
         (loss, variables), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         optimizer = self._make(learning_rate, seed)
@@ -229,12 +261,14 @@ class Program:
             **npx.diagnostics(opt_state, params),
             **_histograms(opt_state, params),
         }
-        return CellState(params, variables, opt_state, state.step + 1), metrics
+        state = CellState(params, variables, opt_state, state.step + 1)
+        return jax.lax.with_sharding_constraint(state, self._specs), metrics
 
     def _evaluate_cell(self, state: CellState, data: Arrays) -> dict[str, jax.Array]:
         model = nnx.merge(self._graph, state.params, state.variables)
 
         def totals(batch: Arrays) -> tuple[jax.Array, jax.Array]:
+            batch = _share_batch(batch)
             logits = model(self._task.preprocess(batch.inputs, None), train=False)
             loss = _cross_entropy(logits, batch.labels)
             return jnp.sum(loss), jnp.sum(jnp.argmax(logits, -1) == batch.labels)
@@ -255,9 +289,9 @@ class Program:
         }
 
 
-def replicate(tree: Any, devices: list[jax.Device]) -> Any:
-    """Arrays as a whole on each of the devices; without a copy where they are there already."""
-    return jax.device_put(tree, NamedSharding(Mesh(np.asarray(devices), (AXIS,)), PartitionSpec()))
+def _share_batch(batch: Arrays) -> Arrays:
+    """A batch shared by the devices of the axis ``data``, also where they do not divide it."""
+    return jax.lax.with_sharding_constraint(batch, PartitionSpec(DATA))
 
 
 def _key(seed: jax.Array, purpose: Literal["init", "order", "noise"]) -> jax.Array:

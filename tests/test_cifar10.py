@@ -8,6 +8,7 @@ from flax import nnx
 
 from experiments.configs import Accuracy, Workload
 from experiments.data import Dataset
+from experiments.mesh import make_mesh
 from experiments.models import ResNet
 from experiments.optimizers import ARMS
 from experiments.tasks import CIFAR10_MEAN, CIFAR10_STD, make_task, random_crop, random_flip
@@ -65,9 +66,8 @@ def test_training_updates_batch_statistics_and_evaluation_uses_them():
     task = make_task(Workload("cifar10", "resnet18", batch_size=16), dataset())
     small = Task(lambda rngs: ResNet(width=2, rngs=rngs), task.preprocess, task.batch_size)
     data = Arrays(IMAGES, LABELS)
-    program = Program(
-        small, ARMS["sgd"].make, data, data, epochs=1, devices=jax.devices()[:1], loop="map"
-    )
+    mesh = make_mesh(devices=jax.devices()[:1])
+    program = Program(small, ARMS["sgd"].make, data, data, epochs=1, mesh=mesh, loop="map")
     seeds, learning_rates = np.array([0]), np.array([0.1])
     state = program.init(seeds, learning_rates)
     before = jax.device_get(state.variables)

@@ -81,6 +81,7 @@ class Outcome:
         *,
         epochs: int,
         diagnostics: bool | str,
+        **_: object,
     ) -> None:
         del task, test
         self.width = 4

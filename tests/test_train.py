@@ -15,6 +15,7 @@ from flax import nnx
 import neuroplastic_optax as npx
 from experiments import train
 from experiments.figures import histogram_columns
+from experiments.mesh import make_mesh
 from experiments.optimizers import ARMS, Factory, Training
 from experiments.train import Arrays, CellState, Program, Task
 
@@ -86,7 +87,7 @@ def kernel(state: CellState) -> np.ndarray:
 
 
 def make_program(optimizer: Factory, *, batch_size: int = BATCH, **options) -> Program:
-    options = {"train": TRAIN, "test": TEST, "devices": jax.devices()[:1]} | options
+    options = {"train": TRAIN, "test": TEST, "mesh": make_mesh(devices=jax.devices()[:1])} | options
     return Program(Task(Recorder, preprocess, batch_size), optimizer, epochs=EPOCHS, **options)
 
 
@@ -215,7 +216,8 @@ class TestManyCellsInOneProgram:
 
     def test_give_the_same_on_any_number_of_devices(self, five: Trained):
         devices = jax.devices()[:4]
-        program = make_program(ARMS["full"].make, diagnostics=True, devices=devices)
+        mesh = make_mesh(devices=devices)
+        program = make_program(ARMS["full"].make, diagnostics=True, mesh=mesh)
         assert program.width == len(devices)
         padding = -len(SEEDS) % len(devices)
         spread = run(program, SEEDS + (9,) * padding, FULL_RATES + (0.9,) * padding)
@@ -343,7 +345,7 @@ class TestCompilation:
     def test_is_once_for_all_epochs_seeds_and_learning_rates(self, number: int):
         """Three programs, for the start, the epoch and the evaluation, ahead of any timing."""
         optimizer = Counter()
-        program = make_program(optimizer, devices=jax.devices()[:number])
+        program = make_program(optimizer, mesh=make_mesh(devices=jax.devices()[:number]))
         with optimisation(full=True), compilations() as ahead:
             program.compile(np.array([0, 1, 2, 3]), np.array([0.1, 0.2, 0.3, 0.4]))
         assert len(ahead) == 3

@@ -1,0 +1,93 @@
+"""The mesh: how the devices share the work, and where arrays lie on them.
+
+Its axis ``seed`` shares out the cells, its axis ``data`` the images of every batch. XLA's
+partitioner adds all communication.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from experiments.configs import ConfigError
+
+SEED, DATA = "seed", "data"
+
+
+def make_mesh(axes: Sequence[str] = (), devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh of all devices with the axes ``seed`` and ``data``.
+
+    >>> make_mesh(["data=1"], jax.devices()[:1]).shape_tuple
+    (('seed', 1), ('data', 1))
+
+    Args:
+      axes: their sizes, such as ``["seed=2", "data=4"]``; ``data`` left out is 1, ``seed`` left
+        out all that remains.
+      devices: of all processes, where nothing else is said.
+
+    Raises:
+      ConfigError: an axis is unknown, there twice or without a size, or the devices do not fit.
+    """
+    devices = devices or jax.devices()
+    sizes: dict[str, int] = {}
+    for axis in axes:
+        name, _, size = axis.partition("=")
+        if name not in (SEED, DATA) or not size.isdecimal() or int(size) < 1:
+            raise ConfigError(f"mesh takes seed=N and data=N with N of at least 1, got {axis!r}.")
+        if name in sizes:
+            raise ConfigError(f"mesh takes {name} once, got {' '.join(axes)}.")
+        sizes[name] = int(size)
+    data = sizes.get(DATA, 1)
+    seed = sizes.get(SEED, max(len(devices) // data, 1))
+    if seed * data != len(devices):
+        raise ConfigError(
+            f"mesh {' '.join(axes)} must take every device: seed={seed} times data={data} is "
+            f"{seed * data}, found {len(devices)} devices."
+        )
+    return jax.make_mesh((seed, data), (SEED, DATA), (AxisType.Auto,) * 2, devices=devices)
+
+
+def join_processes() -> None:
+    """Makes one program of the processes of a job: ``jax.devices()`` are those of all of them.
+
+    Raises:
+      ConfigError: this process was not started as a part of a job.
+    """
+    try:
+        jax.distributed.initialize()
+    except ValueError as error:
+        raise ConfigError(
+            f"distributed finds no SLURM, Open MPI, Kubernetes or TPU job around it: {error}"
+        ) from error
+
+
+def check_batch_size(batch_size: int, mesh: Mesh) -> None:
+    """Checks that every device has at least one image of a batch.
+
+    Raises:
+      ConfigError: it has none.
+    """
+    if batch_size < mesh.shape[DATA]:
+        raise ConfigError(
+            f"batch_size must be at least the mesh's data={mesh.shape[DATA]}, got {batch_size}."
+        )
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Arrays as a whole on each device; without a copy where they are there already."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def fsdp_spec(shape: Sequence[int], size: int) -> PartitionSpec:
+    """Cuts an array along its largest axis that ``size`` divides; leaves it whole without one.
+
+    >>> tuple(fsdp_spec((3, 3, 16, 32), 8)), tuple(fsdp_spec((10,), 8))
+    ((None, None, None, 'data'), ())
+    """
+    axis = max(
+        (axis for axis, length in enumerate(shape) if length % size == 0 and length),
+        key=lambda axis: shape[axis],
+        default=None,
+    )
+    return PartitionSpec() if axis is None else PartitionSpec(*(None,) * axis, DATA)
