@@ -21,7 +21,7 @@ from experiments.statistics import (
     paired_comparison,
     verdict,
 )
-from experiments.studies import COMPARISONS
+from experiments.studies import COMPARISONS, SELECTIONS
 from experiments.summary import compare_arms, per_cell, summarise
 
 PUBLISHED = ("full", "gradient_only")
@@ -256,6 +256,24 @@ def _noise(result: Result) -> Iterator[Line]:
     yield "abstract", claim, *_larger(gains, max(gains), min(gains))
 
 
+def _selection(result: Result) -> Iterator[Line]:
+    finals = per_cell(result.rows().query("split == 'test'"))
+    finals = finals.set_index(["arm", "learning_rate", "seed"])["final_accuracy"].sort_index()
+    selected = {
+        row["family"]: finals.loc[row["arm"], row["learning_rate"]]
+        for row in pd.read_csv(result.folder / SELECTIONS).to_dict("records")
+    }
+    treatment = selected.pop("full")
+    gains = {
+        family: paired_comparison(treatment.to_numpy(), control[treatment.index].to_numpy())
+        for family, control in selected.items()
+    }
+    adjusted = holm([gain.p_value for gain in gains.values()]).tolist()
+    for (family, gain), p in zip(gains.items(), adjusted, strict=True):
+        claim = f"the full method is above *{ARMS[family].label}*, after 36 trials for each"
+        yield "its selection", claim, _measured(gain), AGREEMENT[verdict(gain, p)]
+
+
 def _verdicts(result: Result) -> Iterator[Line]:
     for row in result.comparisons().to_dict("records"):
         if row["control"] not in CONTROLS:
@@ -276,6 +294,7 @@ _CLAIMS: dict[str, Callable[[Result], Iterable[Line]]] = {
     "dynamics": _dynamics,
     "design_space": _design_space,
     "noise": _noise,
+    "selection": _selection,
     "verdict": _verdicts,
 }
 

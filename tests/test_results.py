@@ -204,3 +204,21 @@ def test_little_data_has_to_make_the_gain_larger(tmp_path):
     *_, measured, said = line_of(tmp_path, "figure 3")
     assert "10% against 100%: Δ +1.00" in measured
     assert said == "yes"
+
+
+def test_selected_settings_are_compared_by_family(tmp_path):
+    wobble = 0.1 * np.sin(np.arange(12))
+    finals = {
+        ("full", 0.1, ()): 97 + wobble,
+        ("adam_b2_0.9", 0.001, ()): 96 + 0 * wobble,
+        ("adam", 0.001, (("split", "validation"),)): 99 + wobble,
+    }
+    record_cells(tmp_path, "selection", finals, dataset="mnist")
+    pd.DataFrame(
+        [("full", "full", 0.1), ("adam", "adam_b2_0.9", 0.001)],
+        columns=["family", "arm", "learning_rate"],
+    ).to_csv(tmp_path / "selection-mnist" / "selections.csv", index=False)
+    _, claim, _, measured, said = line_of(tmp_path, "its selection")
+    assert "above *Adam*, after 36 trials" in claim
+    assert f"Δ {1 + wobble.mean():+.2f}" in measured
+    assert said == "yes"
