@@ -145,13 +145,7 @@ class Records:
             "arms": {arm: ARMS[arm].describe() for arm in arms},
             "seeds": seeds,
             "data": self._data,
-            "commit": _commit(),
-            "versions": {
-                "python": platform.python_version(),
-                **{name: metadata.version(name) for name in PACKAGES},
-            },
-            "device": _device(),
-            "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **circumstances(),
         }
         write_atomically(self.folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
 
@@ -209,6 +203,19 @@ def read_runs(path: Path) -> pd.DataFrame:
             f"{path} is no table of runs ({error}); remove it or choose another folder."
         ) from error
     return runs[sizes == runs["epochs"]].reset_index(drop=True)
+
+
+def circumstances() -> dict[str, Any]:
+    """What results depend on besides their configuration: code, versions, device and time."""
+    return {
+        "commit": _commit(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in PACKAGES},
+        },
+        "device": _device(),
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
 
 
 def _commit() -> str:
