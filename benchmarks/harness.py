@@ -28,6 +28,7 @@ from rich.progress import (
 )
 
 from experiments import figures
+from experiments.configs import ConfigError
 from experiments.records import MANIFEST, RecordError, circumstances, write_atomically
 
 Preset = Literal["default", "smoke"]
@@ -35,7 +36,7 @@ Seconds = npt.NDArray[np.float64]
 Key = TypeVar("Key", bound=Hashable)
 Config = TypeVar("Config")
 
-MIN_ROUNDS, MAX_ROUNDS = 5, 100
+MIN_ROUNDS, MAX_ROUNDS = 3, 100
 
 
 def time_in_turns(
@@ -48,7 +49,7 @@ def time_in_turns(
 
     Args:
       calls: what to time, by name; each returns the arrays to wait for.
-      seconds: time for the rounds, of which there are at least 5 and at most 100.
+      seconds: time for the rounds, of which there are at least 3 and at most 100.
       progress: where a bar is shown.
       title: of the bar.
 
@@ -149,7 +150,7 @@ def measured_on(manifest: Mapping[str, Any]) -> str:
     versions = manifest["versions"]
     return (
         f"Measured on {manifest['device']} with JAX {versions['jax']}, Optax {versions['optax']} "
-        f"and Flax {versions['flax']}, at commit {manifest['commit'][:10]}, "
+        f"and Flax {versions['flax']}, at commit {manifest['commit']}, "
         f"{manifest['written'][:10]}."
     )
 
@@ -159,7 +160,7 @@ def command_line(config: type[Config], run: Callable[[Config, Console], None], n
     console = Console()
     try:
         run(tyro.cli(config, prog=f"python -m benchmarks.{name}"), console)
-    except RecordError as error:
+    except (ConfigError, RecordError) as error:
         Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:

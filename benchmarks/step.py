@@ -153,7 +153,7 @@ class Size:
 
 
 SIZES: dict[harness.Preset, Size] = {
-    "default": Size(tuple(TREES), 20.0, 2**26),
+    "default": Size(tuple(TREES), 60.0, 2**26),
     "smoke": Size(("mlp",), 0.0, 2**20),
 }
 
