@@ -304,8 +304,8 @@ def make_table(rows: pd.DataFrame) -> Table:
             [
                 CONTESTANTS[row["optimizer"]].label,
                 "yes" if row["donated"] else "no",
-                f"{row['median_ms']:.3g}",
-                f"{row['best_ms']:.3g}",
+                f"{row['median_ms']:.2f}",
+                f"{row['best_ms']:.2f}",
                 f"{row['ratio_to_adam']:.2f}",
                 f"{row['bytes_per_parameter']:.1f}",
                 f"{row['floor_bytes_per_parameter']}",
@@ -314,6 +314,15 @@ def make_table(rows: pd.DataFrame) -> Table:
                 f"{row['compile_seconds']:.2f}",
             ]
         )
+    return table
+
+
+def floor_table() -> Table:
+    """The passes of each optimizer, and the bytes a parameter that they come to."""
+    table = [["optimizer", "passes", "bytes a parameter"]]
+    for contestant in CONTESTANTS.values():
+        passes = "; ".join(contestant.passes).replace(" ;", ";")
+        table.append([contestant.label, f"`{passes}`", f"{contestant.floor}"])
     return table
 
 
@@ -373,6 +382,12 @@ def make_report(rows: pd.DataFrame, notes: list[str], measured_on: str) -> str:
             *sections,
             *(f"{note}\n" for note in notes),
             "![milliseconds a step](figure.png)",
+            "",
+            "## Floors",
+            "",
+            "What each pass over a leaf reads > writes:",
+            "",
+            markdown_table(floor_table()),
             "",
         ]
     )

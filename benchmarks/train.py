@@ -60,7 +60,7 @@ class Size:
 # An epoch has two steps at least: XLA takes a loop of one step for no loop.
 SIZES: dict[harness.Preset, Size] = {
     "default": Size({"mlp": 16, "resnet18": 2}, (1, 4, 16, 64), seconds=10.0, limit=10.0),
-    "smoke": Size({"mlp": 2}, (1, 2), seconds=0.0, limit=10.0),
+    "smoke": Size({"mlp": 2}, (2,), seconds=0.0, limit=10.0),
 }
 
 
@@ -249,8 +249,8 @@ def optimizer_table(rows: pd.DataFrame) -> Table:
             [
                 row["model"],
                 ARMS[row["arm"]].label,
-                f"{row['median_ms']:.3g}",
-                f"{row['best_ms']:.3g}",
+                f"{row['median_ms']:.2f}",
+                f"{row['best_ms']:.2f}",
                 f"{row['ratio_to_momentum']:.2f}",
                 f"{row['optimizer_share']:.1%}",
             ]

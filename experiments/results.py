@@ -51,8 +51,9 @@ def find(folder: Path) -> list[Result]:
     found = []
     for path in manifests:
         manifest = json.loads(path.read_text("utf-8"))
-        dataset = manifest["configuration"]["dataset"]
-        found.append(Result(path.parent, manifest["study"], dataset))
+        if "study" in manifest:  # benchmarks leave their manifests there too
+            dataset = manifest["configuration"]["dataset"]
+            found.append(Result(path.parent, manifest["study"], dataset))
     return found
 
 

@@ -18,6 +18,7 @@ from flax import nnx
 from rich.console import Console
 
 from benchmarks import harness, step, train
+from experiments import results
 from experiments.configs import ConfigError
 from experiments.models import ResNet
 from experiments.records import RecordError
@@ -170,7 +171,7 @@ class TestTrain:
     def test_has_a_row_for_each_number_of_seeds_and_way(self, train_run: Run):
         rows = train_run.table("throughput")
         ways = ("one by one", "lax.map", "vmap")
-        expected = [(seeds, way) for seeds in (1, 2) for way in ways]
+        expected = [(seeds, way) for seeds in (2,) for way in ways]
         assert list(zip(rows["seeds"], rows["way"], strict=True)) == expected
         assert (rows["images_per_second"] > 0).all()
 
@@ -329,6 +330,10 @@ class TestFolder:
             harness.command_line(step.Config, step.run, "step")
         assert exit_.value.code == 2
         assert capsys.readouterr().err.startswith("error: out cannot be used: File exists.")
+
+
+def test_the_page_of_results_leaves_benchmarks_out(step_run: Run):
+    assert results.find(step_run.folder.parent) == []
 
 
 def test_free_memory_is_that_of_a_machine():
