@@ -37,7 +37,6 @@ WAYS: dict[Way, str] = {
 }
 ARM = "full"  # whose seeds are trained together
 BARE, REFERENCE = "sgd", "momentum"
-COMPARED = (BARE, REFERENCE, "adam", "gradient_only", "full")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,20 +46,28 @@ class Size:
     Attributes:
       steps: of an epoch of each model.
       seeds: numbers of seeds that are trained together.
-      seconds: of rounds for each number of seeds, and again for the optimizers.
+      arms: whose training step is compared, besides plain SGD and SGD momentum.
+      seconds: of rounds for each number of seeds, and again for the arms.
       limit: seconds that an epoch of all seeds may take; what would take longer is left out.
     """
 
     steps: dict[Model, int]
     seeds: tuple[int, ...]
+    arms: tuple[str, ...]
     seconds: float
     limit: float
 
 
 # An epoch has two steps at least: XLA takes a loop of one step for no loop.
 SIZES: dict[harness.Preset, Size] = {
-    "default": Size({"mlp": 16, "resnet18": 2}, (1, 4, 16, 64), seconds=10.0, limit=10.0),
-    "smoke": Size({"mlp": 2}, (2,), seconds=0.0, limit=10.0),
+    "default": Size(
+        {"mlp": 16, "resnet18": 2},
+        seeds=(1, 4, 16, 64),
+        arms=("adam", "gradient_only", "full"),
+        seconds=10.0,
+        limit=10.0,
+    ),
+    "smoke": Size({"mlp": 2}, seeds=(2,), arms=(), seconds=0.0, limit=10.0),
 }
 
 
@@ -209,7 +216,8 @@ def measure_optimizers(work: Work, size: Size, progress: Progress) -> pd.DataFra
     """
     first = jax.devices()[:1]
     calls = {}
-    for arm in progress.track(COMPARED, description=f"{work.title}, arms: compiling"):
+    arms = (BARE, REFERENCE, *size.arms)
+    for arm in progress.track(arms, description=f"{work.title}, arms: compiling"):
         calls[arm] = Epoch(work.program(arm, devices=first), arm, seeds=1, together=1)
         jax.block_until_ready(calls[arm]())
     taken = harness.time_in_turns(calls, size.seconds, progress, f"{work.title}, arms: rounds")
