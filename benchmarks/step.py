@@ -27,6 +27,7 @@ from experiments.report import Table, markdown_table
 LEARNING_RATE = 1e-3  # its value costs nothing
 FLOAT = 4  # bytes
 GB = 1e9
+SPARE = 1.25  # the machine does other things too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,29 +172,36 @@ class Config:
     out: Path = Path("results/benchmarks-step")
 
 
+@dataclasses.dataclass
+class Arrays:
+    """What all optimizers work on, one after the other, so that it is in memory once."""
+
+    gradients: Any
+    params: Any
+
+
 class Step:
-    """One optimizer's step, compiled without and with donation, and arrays of its own.
+    """One optimizer's step, compiled without and with donation, and a state of its own.
 
     Donation gives the memory of parameters and state to the new ones.
     """
 
-    def __init__(self, optimizer: optax.GradientTransformation, gradients: Any) -> None:
+    def __init__(self, optimizer: optax.GradientTransformation, arrays: Arrays) -> None:
         # JAX pairs donated arrays with results of the same shape in the order in which they come.
         # State and parameters come in one order on both sides: else XLA must copy between them.
         def step(gradients: Any, state: Any, params: Any) -> tuple[Any, Any]:
             updates, state = optimizer.update(gradients, state, params)
             return state, optax.apply_updates(params, updates)
 
-        self._gradients = gradients
-        self._params = jax.tree.map(jnp.ones_like, gradients)
-        self._state = jax.jit(optimizer.init)(self._params)
+        self._arrays = arrays
+        self._state = jax.jit(optimizer.init)(arrays.params)
         self.state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(self._state))
         self.compile_seconds = {}
         self._compiled = {}
         for donated in (False, True):
             start = time.perf_counter()
             jitted = jax.jit(step, donate_argnums=(1, 2) if donated else ())
-            self._compiled[donated] = jitted.lower(gradients, self._state, self._params).compile()
+            self._compiled[donated] = jitted.lower(*self._arguments()).compile()
             self.compile_seconds[donated] = time.perf_counter() - start
 
     def bytes_accessed(self, donated: bool) -> float:
@@ -204,13 +212,15 @@ class Step:
 
     def plain(self) -> Any:
         """A step whose results are thrown away."""
-        return self._compiled[False](self._gradients, self._state, self._params)
+        return self._compiled[False](*self._arguments())
 
     def donated(self) -> Any:
         """A step in place."""
-        out = self._compiled[True](self._gradients, self._state, self._params)
-        self._state, self._params = out
-        return out
+        self._state, self._arrays.params = self._compiled[True](*self._arguments())
+        return self._state, self._arrays.params
+
+    def _arguments(self) -> tuple[Any, Any, Any]:
+        return self._arrays.gradients, self._state, self._arrays.params
 
 
 class Copy:
@@ -230,15 +240,14 @@ class Copy:
 def shortage(tree: str, copied: int) -> str | None:
     """Why a tree does not fit into the memory that is free, or None where it does.
 
-    Every optimizer has parameters and state of its own; the largest needs them three times, as
-    arguments, results and temporaries.
+    Needed are gradients, parameters, the states of all optimizers, and for the largest of them
+    results and temporaries.
     """
-    gradients = TREES[tree]()
-    arguments = [
-        _size((gradients, jax.eval_shape(contestant.make().init, gradients)))
-        for contestant in CONTESTANTS.values()
+    params = TREES[tree]()
+    states = [
+        _size(jax.eval_shape(contestant.make().init, params)) for contestant in CONTESTANTS.values()
     ]
-    needed = sum(arguments) + 2 * max(arguments) + _size(gradients) + FLOAT * copied
+    needed = SPARE * (4 * _size(params) + sum(states) + 2 * max(states) + FLOAT * copied)
     free = harness.free_memory()
     if needed <= free:
         return None
@@ -258,10 +267,11 @@ def measure(tree: str, size: Size, progress: Progress) -> pd.DataFrame:
     gradients = jax.tree.map(
         lambda leaf: jnp.asarray(0.01 * rng.standard_normal(leaf.shape, leaf.dtype)), TREES[tree]()
     )
+    arrays = Arrays(gradients, jax.tree.map(jnp.ones_like, gradients))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(gradients))
     title = TITLES[tree]
     steps = {
-        name: Step(CONTESTANTS[name].make(), gradients)
+        name: Step(CONTESTANTS[name].make(), arrays)
         for name in progress.track(CONTESTANTS, description=f"{title}: compiling")
     }
     copy = Copy(size.copied)
