@@ -27,7 +27,7 @@ from experiments.report import Table, markdown_table
 LEARNING_RATE = 1e-3  # its value costs nothing
 FLOAT = 4  # bytes
 GB = 1e9
-SPARE = 1.25  # the machine does other things too
+SPARE = 1.5  # a CPU's allocator leaves holes: 1.44 times the sum was seen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -355,10 +355,10 @@ def make_figure(rows: pd.DataFrame) -> Figure:
         of_tree = rows[rows["tree"] == tree]
         names = list(of_tree["optimizer"].unique())
         heights = np.arange(len(names))[::-1]
-        for donated, colour, offset in ((False, "#999999", 0.2), (True, "#0072B2", -0.2)):
+        for donated, colour, offset in ((False, "#999999", 0.15), (True, "#0072B2", -0.15)):
             some = of_tree[of_tree["donated"] == donated]
             label = "donated" if donated else "not donated"
-            axes.barh(heights + offset, some["median_ms"], 0.4, color=colour, label=label)
+            axes.plot(some["median_ms"], heights + offset, "o", color=colour, label=label)
         floor = some["floor_bytes_per_parameter"] * some["parameters"]
         axes.plot(
             1e3 * floor / some["copy_bytes_per_second"],
@@ -372,7 +372,7 @@ def make_figure(rows: pd.DataFrame) -> Figure:
         axes.set(xscale="log", xlabel="ms a step (median)", title=TITLES[tree])
         labels = [CONTESTANTS[name].label for name in names] if axes is panels[0, 0] else []
         axes.set_yticks(heights if labels else [], labels)
-        axes.grid(axis="x", alpha=0.25)
+        axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure

@@ -180,7 +180,7 @@ def measure_throughput(
             if seeds % program.width:
                 continue
             if expected > size.limit:
-                note(f"{title}, {way}: skipped, an epoch would take about {expected:.0f} s.")
+                note(f"{title}, {way}: skipped, an epoch would take about {expected:.2g} s.")
                 continue
             epoch = Epoch(program, ARM, seeds, 1 if way == "one by one" else seeds)
             try:

@@ -1,11 +1,11 @@
 """The benchmarks, at a size that takes seconds: what they measure adds up and is written down."""
 
 import dataclasses
+import functools
 import io
 import json
 import re
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,26 @@ def run(benchmark: Any, folder: Path) -> Run:
     said = io.StringIO()
     benchmark.run(benchmark.Config("smoke", out=folder), Console(file=said, width=200))
     return Run(said.getvalue(), folder)
+
+
+class Clock:
+    """Stands in for the module ``time``: only sleep makes its time pass."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def perf_counter(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self._now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(harness, "time", clock)
+    return clock
 
 
 @pytest.fixture
@@ -205,12 +225,14 @@ class TestTrain:
             train.Config(**{setting: 0})
 
 
+@dataclasses.dataclass(frozen=True)
 class FakeProgram:
-    """Takes a given time for each seed."""
+    """Takes a hundredth of a second for each seed."""
 
-    def __init__(self, seconds: float, devices: int) -> None:
-        self.width = devices
-        self._seconds = seconds
+    clock: Clock
+    width: int
+    room: float = float("inf")
+    """Seeds that fit into the memory."""
 
     def init(self, seeds: np.ndarray, learning_rates: np.ndarray) -> int:
         assert len(seeds) == len(learning_rates)
@@ -220,59 +242,58 @@ class FakeProgram:
         self, state: int, seeds: np.ndarray, learning_rates: np.ndarray
     ) -> tuple[int, dict[str, jax.Array]]:
         assert state == len(seeds) == len(learning_rates)
-        time.sleep(self._seconds * len(seeds))
+        if len(seeds) > self.room:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        self.clock.sleep(0.01 * len(seeds))
         return state, {}
 
 
-class FullMemory(FakeProgram):
-    """Has room for one seed."""
-
-    def train_epoch(
-        self, state: int, seeds: np.ndarray, learning_rates: np.ndarray
-    ) -> tuple[int, dict[str, jax.Array]]:
-        if len(seeds) > 1:
-            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
-        return super().train_epoch(state, seeds, learning_rates)
+Measure = Callable[..., tuple[pd.DataFrame, list[str]]]
 
 
 class TestThroughput:
     """Ten images, with programs that need no compilation."""
 
-    @staticmethod
-    def measure(
-        make: Callable[[float, int], FakeProgram], progress: harness.Progress, **settings: Any
-    ) -> tuple[pd.DataFrame, list[str]]:
-        class FakeWork(train.Work):
-            def program(self, arm: str, **choices: Any) -> FakeProgram:
-                assert arm == train.ARM
-                return make(0.01, len(choices.get("devices", jax.devices())))
+    @pytest.fixture
+    def measure(self, clock: Clock, progress: harness.Progress) -> Measure:
+        def measure(
+            seeds: tuple[int, ...], *, limit: float = 1.0, room: float = float("inf")
+        ) -> tuple[pd.DataFrame, list[str]]:
+            class FakeWork(train.Work):
+                def program(self, arm: str, **settings: Any) -> FakeProgram:
+                    assert arm == train.ARM
+                    return FakeProgram(clock, len(settings.get("devices", jax.devices())), room)
 
-        images = train.Arrays(np.zeros((10, 1), np.uint8), np.zeros(10, np.int32))
-        size = train.Size({}, arms=(), seconds=0.0, **settings)
-        notes: list[str] = []
-        work = FakeWork("Model", None, images)
-        return train.measure_throughput(work, size, progress, notes.append), notes
+            images = train.Arrays(np.zeros((10, 1), np.uint8), np.zeros(10, np.int32))
+            size = train.Size({}, seeds, arms=(), seconds=0.0, limit=limit)
+            notes: list[str] = []
+            work = FakeWork("Model", None, images)
+            return train.measure_throughput(work, size, progress, notes.append), notes
 
-    def test_is_images_of_all_seeds_by_time(self, progress: harness.Progress):
-        rows, notes = self.measure(FakeProgram, progress, seeds=(1, 8), limit=1.0)
-        assert rows["images_per_second"].between(500, 1000).all()
+        return measure
+
+    def test_is_images_of_all_seeds_by_time(self, measure: Measure):
+        rows, notes = measure((1, 8))
+        np.testing.assert_allclose(rows["images_per_second"], 1000)
         assert notes == []
 
-    def test_all_devices_take_as_many_seeds_each(self, progress: harness.Progress):
-        rows, _ = self.measure(FakeProgram, progress, seeds=(1, 8), limit=1.0)
+    def test_all_devices_take_as_many_seeds_each(self, measure: Measure):
+        rows, _ = measure((1, 8))
         assert rows.groupby("seeds")["way"].agg(list).to_dict() == {
             1: ["one by one", "lax.map", "vmap"],
             8: ["one by one", "lax.map", "vmap", "all devices"],
         }
 
-    def test_what_would_take_too_long_is_left_out_and_said(self, progress: harness.Progress):
-        rows, notes = self.measure(FakeProgram, progress, seeds=(1, 4), limit=0.03)
+    def test_what_would_take_too_long_is_left_out_and_said(self, measure: Measure):
+        rows, notes = measure((1, 4), limit=0.03)
         assert set(rows["seeds"]) == {1}
-        assert notes[0].startswith("Model, seeds: 4, one by one: skipped, an epoch would take")
+        assert notes[0] == (
+            "Model, seeds: 4, one by one: skipped, an epoch would take about 0.04 s."
+        )
         assert len(notes) == 3
 
-    def test_what_does_not_fit_is_left_out_and_said(self, progress: harness.Progress):
-        rows, notes = self.measure(FullMemory, progress, seeds=(1, 2), limit=1.0)
+    def test_what_does_not_fit_is_left_out_and_said(self, measure: Measure):
+        rows, notes = measure((1, 2), room=1)
         assert rows[rows["seeds"] == 2]["way"].tolist() == ["one by one"]
         assert [note.partition(":")[2] for note in notes] == [
             f" 2, {way}: skipped, the memory of the device does not suffice."
@@ -281,28 +302,32 @@ class TestThroughput:
 
 
 class TestTurns:
-    def test_every_round_makes_every_call_once(self, progress: harness.Progress):
+    def test_every_round_makes_every_call_once(self, clock: Clock, progress: harness.Progress):
         made: list[str] = []
-        calls = {name: lambda name=name: made.append(name) for name in "abc"}
+
+        def call(name: str) -> None:
+            made.append(name)
+            clock.sleep(1.0)
+
+        calls = {name: functools.partial(call, name) for name in "abc"}
         taken = harness.time_in_turns(calls, 0.0, progress, "turns")
         rounds = [sorted(made[i : i + 3]) for i in range(0, len(made), 3)]
         assert rounds == [["a", "b", "c"]] * (1 + harness.MIN_ROUNDS)
         assert {len(seconds) for seconds in taken.values()} == {harness.MIN_ROUNDS}
         assert set(taken) == set("abc")
 
-    def test_times_belong_to_their_calls(self, progress: harness.Progress):
-        calls = {"slow": lambda: time.sleep(0.02), "fast": lambda: None}
+    def test_times_belong_to_their_calls(self, clock: Clock, progress: harness.Progress):
+        naps = {"long": 3.0, "short": 0.5}
+        calls = {name: functools.partial(clock.sleep, nap) for name, nap in naps.items()}
         taken = harness.time_in_turns(calls, 0.0, progress, "turns")
-        assert (taken["slow"] >= 0.02).all()
-        assert (taken["fast"] < 0.02).all()
+        assert all((taken[name] == nap).all() for name, nap in naps.items())
 
-    @pytest.mark.parametrize(("seconds", "rounds"), [(0.1, (5, 10)), (1e9, (100, 100))])
+    @pytest.mark.parametrize(("seconds", "rounds"), [(0.0, 3), (8.0, 8), (1e9, 100)])
     def test_rounds_fill_the_time(
-        self, seconds: float, rounds: tuple[int, int], progress: harness.Progress
+        self, seconds: float, rounds: int, clock: Clock, progress: harness.Progress
     ):
-        naps = {"nap": lambda: time.sleep(0.01 if seconds < 1 else 0)}
-        assert rounds[0] <= len(harness.time_in_turns(naps, seconds, progress, "")["nap"])
-        assert len(harness.time_in_turns(naps, seconds, progress, "")["nap"]) <= rounds[1]
+        calls = {"nap": functools.partial(clock.sleep, 1.0)}
+        assert len(harness.time_in_turns(calls, seconds, progress, "turns")["nap"]) == rounds
 
 
 class TestFolder:
