@@ -9,8 +9,9 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 DEMO := results/demo
+PRESET := default
 
-.PHONY: demo test test-datasets docs lint clean
+.PHONY: demo test test-datasets benchmarks docs lint clean
 
 demo: $(VENV)/.experiments ## five arms on 5,000 MNIST images: a table and a figure
 	$(BIN)/python -m experiments accuracy --dataset mnist5k --seeds 5 --epochs 10 \
@@ -26,6 +27,10 @@ lint: $(VENV)/.test
 
 test-datasets: $(VENV)/.datasets ## the TensorFlow Datasets path, for real
 	$(BIN)/python -m pytest -q -m tfds tests/test_datasets_tfds.py
+
+benchmarks: $(VENV)/.experiments ## time and traffic of a step, speed of training; PRESET=smoke: a try
+	$(BIN)/python -m benchmarks.step --preset $(PRESET)
+	$(BIN)/python -m benchmarks.train --preset $(PRESET)
 
 docs: $(VENV)/.docs ## the documentation, into site/
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet \

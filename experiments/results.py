@@ -68,8 +68,9 @@ def find(folder: Path) -> list[Result]:
     found = []
     for path in manifests:
         manifest = json.loads(path.read_text("utf-8"))
-        dataset = manifest["configuration"]["dataset"]
-        found.append(Result(path.parent, manifest["study"], dataset))
+        if "study" in manifest:  # benchmarks leave their manifests there too
+            dataset = manifest["configuration"]["dataset"]
+            found.append(Result(path.parent, manifest["study"], dataset))
     return found
 
 
@@ -257,8 +258,8 @@ def _noise(result: Result) -> Iterator[Line]:
 
 
 def _selection(result: Result) -> Iterator[Line]:
-    finals = per_cell(result.rows().query("split == 'test'"))
-    finals = finals.set_index(["arm", "learning_rate", "seed"])["final_accuracy"].sort_index()
+    cells = per_cell(result.rows().query("split == 'test'"))
+    finals = cells.set_index(["arm", "learning_rate", "seed"])["final_accuracy"].sort_index()
     selected = {
         row["family"]: finals.loc[row["arm"], row["learning_rate"]]
         for row in pd.read_csv(result.folder / SELECTIONS).to_dict("records")

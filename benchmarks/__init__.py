@@ -1,0 +1,1 @@
+"""Benchmarks: the time and traffic of an optimizer's step, and the speed of training with it."""

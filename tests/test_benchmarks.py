@@ -1,0 +1,378 @@
+"""The benchmarks, at a size that takes seconds: what they measure adds up and is written down."""
+
+import dataclasses
+import functools
+import io
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+from flax import nnx
+from rich.console import Console
+
+from benchmarks import harness, step, train
+from experiments import results
+from experiments.configs import ConfigError
+from experiments.models import ResNet
+from experiments.records import RecordError
+from experiments.report import markdown_table
+
+PARAMETERS = {"mlp": 269_322, "resnet18": 11_173_962, "transformer": 99_998_208}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A benchmark that was run in this process."""
+
+    said: str
+    folder: Path
+
+    def table(self, name: str) -> pd.DataFrame:
+        return pd.read_csv(self.folder / f"{name}.csv")
+
+    @property
+    def report(self) -> str:
+        return (self.folder / "report.md").read_text()
+
+    def shows(self, table: list[list[str]]) -> bool:
+        """Whether a table stands in what was printed, and in the report."""
+        printed = [re.findall(r"[^┃│]+", line) for line in self.said.splitlines()]
+        lines = [[cell.strip() for cell in cells] for cells in printed]
+        return all(line in lines for line in table) and markdown_table(table) in self.report
+
+
+def run(benchmark: Any, folder: Path) -> Run:
+    said = io.StringIO()
+    benchmark.run(benchmark.Config("smoke", out=folder), Console(file=said, width=200))
+    return Run(said.getvalue(), folder)
+
+
+class Clock:
+    """Stands in for the module ``time``: only sleep makes its time pass."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def perf_counter(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self._now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(harness, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def progress() -> harness.Progress:
+    return harness.show_progress(Console(file=io.StringIO()))
+
+
+@pytest.fixture(scope="module")
+def step_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The MLP, and a tree that this machine has no memory for."""
+    with pytest.MonkeyPatch.context() as patch:
+        size = dataclasses.replace(step.SIZES["smoke"], trees=("mlp", "transformer"))
+        patch.setitem(step.SIZES, "smoke", size)
+        patch.setattr(harness, "free_memory", lambda: 1e9)
+        return run(step, tmp_path_factory.mktemp("step"))
+
+
+@pytest.fixture(scope="module")
+def rows(step_run: Run) -> pd.DataFrame:
+    return step_run.table("step")
+
+
+@pytest.fixture(scope="module")
+def train_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
+    try:
+        return run(train, tmp_path_factory.mktemp("train"))
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
+
+
+class TestStep:
+    def test_has_a_row_for_each_optimizer_without_and_with_donation(self, rows: pd.DataFrame):
+        expected = [(name, donated) for name in step.CONTESTANTS for donated in (False, True)]
+        assert list(zip(rows["optimizer"], rows["donated"], strict=True)) == expected
+        assert set(rows["tree"]) == {"mlp"}
+        assert set(rows["parameters"]) == {PARAMETERS["mlp"]}
+
+    def test_no_step_moves_less_than_its_floor(self, rows: pd.DataFrame):
+        assert (rows["bytes_per_parameter"] >= rows["floor_bytes_per_parameter"] - 1e-9).all()
+
+    def test_sgd_moves_what_it_must_and_no_more(self, rows: pd.DataFrame):
+        sgd = rows[rows["optimizer"] == "sgd"]
+        assert sgd["bytes_per_parameter"].tolist() == pytest.approx([12, 12], abs=0.01)
+
+    def test_donation_adds_no_traffic(self, rows: pd.DataFrame):
+        """Results in another order than the donated arguments would be copied."""
+        by_donation = rows.pivot(index="optimizer", columns="donated", values="bytes_per_parameter")
+        assert (by_donation[True] <= by_donation[False]).all()
+
+    def test_the_time_of_adam_is_one_adam(self, rows: pd.DataFrame):
+        assert rows.loc[rows["optimizer"] == "adam", "ratio_to_adam"].tolist() == [1, 1]
+
+    def test_times_are_those_of_something(self, rows: pd.DataFrame):
+        assert (rows["best_ms"] > 0).all()
+        assert (rows["median_ms"] >= rows["best_ms"]).all()
+        assert (rows["compile_seconds"] > 0).all()
+        assert (rows["rounds"] == harness.MIN_ROUNDS).all()
+
+    @pytest.mark.parametrize(
+        ("optimizer", "bytes_a_parameter"),
+        [
+            ("sgd", 0),
+            ("adam", 8),
+            ("full", 12),
+            ("full_bfloat16", 6),
+            ("gradient_only", 0),
+            ("with_plasticity", 20),
+        ],
+    )
+    def test_state_is_its_traces_and_a_few_counts(
+        self, optimizer: str, bytes_a_parameter: int, rows: pd.DataFrame
+    ):
+        state = rows.loc[rows["optimizer"] == optimizer, "state_bytes"]
+        counts = state - bytes_a_parameter * PARAMETERS["mlp"]
+        assert counts.between(0, 16).all()
+
+    def test_the_share_of_the_bandwidth_follows_from_the_other_columns(self, rows: pd.DataFrame):
+        moved = rows["bytes_per_parameter"] * rows["parameters"]
+        of_copy = moved / (rows["median_ms"] / 1e3) / rows["copy_bytes_per_second"]
+        np.testing.assert_allclose(rows["bandwidth_share"], of_copy)
+
+    def test_shows_and_reports_what_it_records(self, step_run: Run, rows: pd.DataFrame):
+        assert step_run.shows(step.make_table(rows))
+
+    def test_says_what_it_left_out(self, step_run: Run):
+        sentence = r"Transformer skipped: it needs about \d+\.\d GB, and 1\.0 GB of memory are free"
+        assert re.search(sentence, step_run.said)
+        assert re.search(sentence, step_run.report)
+
+    def test_leaves_a_figure_and_a_manifest(self, step_run: Run):
+        check_folder(step_run, "step", {"step.csv"})
+
+    def test_floors(self):
+        """Bytes a parameter: the passes of each optimizer, counted by hand."""
+        assert {name: contestant.floor for name, contestant in step.CONTESTANTS.items()} == {
+            "sgd": 12,
+            "adam": 28,
+            "adamw": 28,
+            "muon": 20,
+            "full": 16 + 32 + 12,
+            "full_bfloat16": 10 + 20 + 12,
+            "gradient_only": 4 + 4 + 12,
+            "with_plasticity": 16 + 52 + 16,
+        }
+
+    @pytest.mark.parametrize("tree", step.TREES)
+    def test_trees_have_the_models_sizes(self, tree: str):
+        assert sum(leaf.size for leaf in jax.tree.leaves(step.TREES[tree]())) == PARAMETERS[tree]
+
+    def test_what_fits_is_not_left_out(self):
+        assert step.shortage("mlp", copied=2**20) is None
+
+
+class TestTrain:
+    def test_has_a_row_for_each_number_of_seeds_and_way(self, train_run: Run):
+        rows = train_run.table("throughput")
+        ways = ("one by one", "lax.map", "vmap")
+        expected = [(seeds, way) for seeds in (2,) for way in ways]
+        assert list(zip(rows["seeds"], rows["way"], strict=True)) == expected
+        assert (rows["images_per_second"] > 0).all()
+
+    def test_the_step_with_momentum_is_one_and_plain_sgd_adds_nothing_to_itself(
+        self, train_run: Run
+    ):
+        rows = train_run.table("optimizers").set_index("arm")
+        assert rows.index.tolist() == ["sgd", "momentum"]
+        assert rows.loc["momentum", "ratio_to_momentum"] == 1
+        assert rows.loc["sgd", "optimizer_share"] == 0
+        assert (rows["optimizer_share"] < 1).all()
+
+    def test_shows_and_reports_what_it_records(self, train_run: Run):
+        assert train_run.shows(train.throughput_table(train_run.table("throughput")))
+        assert train_run.shows(train.optimizer_table(train_run.table("optimizers")))
+
+    def test_leaves_a_figure_and_a_manifest(self, train_run: Run):
+        check_folder(train_run, "train", {"throughput.csv", "optimizers.csv"})
+
+    def test_resnet18_is_as_wide_as_asked_for(self):
+        work = train.make_work("resnet18", train.Config("default", width=4, resnet_batch=3))
+        model = nnx.eval_shape(lambda: work.task.model(nnx.Rngs(0)))
+        assert isinstance(model, ResNet)
+        assert model.stem.kernel.shape == (3, 3, 3, 4)
+        assert work.task.batch_size == 3
+        assert work.images.inputs.shape == (6, 32, 32, 3)
+
+    @pytest.mark.parametrize("setting", ["width", "resnet_batch"])
+    def test_a_size_below_one_is_refused(self, setting: str):
+        with pytest.raises(ConfigError, match=f"{setting} must be at least 1, got 0"):
+            train.Config(**{setting: 0})
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeProgram:
+    """Takes a hundredth of a second for each seed."""
+
+    clock: Clock
+    width: int
+    room: float = float("inf")
+    """Seeds that fit into the memory."""
+
+    def init(self, seeds: np.ndarray, learning_rates: np.ndarray) -> int:
+        assert len(seeds) == len(learning_rates)
+        return len(seeds)
+
+    def train_epoch(
+        self, state: int, seeds: np.ndarray, learning_rates: np.ndarray
+    ) -> tuple[int, dict[str, jax.Array]]:
+        assert state == len(seeds) == len(learning_rates)
+        if len(seeds) > self.room:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        self.clock.sleep(0.01 * len(seeds))
+        return state, {}
+
+
+Measure = Callable[..., tuple[pd.DataFrame, list[str]]]
+
+
+class TestThroughput:
+    """Ten images, with programs that need no compilation."""
+
+    @pytest.fixture
+    def measure(self, clock: Clock, progress: harness.Progress) -> Measure:
+        def measure(
+            seeds: tuple[int, ...], *, limit: float = 1.0, room: float = float("inf")
+        ) -> tuple[pd.DataFrame, list[str]]:
+            class FakeWork(train.Work):
+                def program(self, arm: str, **settings: Any) -> FakeProgram:
+                    assert arm == train.ARM
+                    return FakeProgram(clock, len(settings.get("devices", jax.devices())), room)
+
+            images = train.Arrays(np.zeros((10, 1), np.uint8), np.zeros(10, np.int32))
+            size = train.Size({}, seeds, arms=(), seconds=0.0, limit=limit)
+            notes: list[str] = []
+            work = FakeWork("Model", None, images)
+            return train.measure_throughput(work, size, progress, notes.append), notes
+
+        return measure
+
+    def test_is_images_of_all_seeds_by_time(self, measure: Measure):
+        rows, notes = measure((1, 8))
+        np.testing.assert_allclose(rows["images_per_second"], 1000)
+        assert notes == []
+
+    def test_all_devices_take_as_many_seeds_each(self, measure: Measure):
+        rows, _ = measure((1, 8))
+        assert rows.groupby("seeds")["way"].agg(list).to_dict() == {
+            1: ["one by one", "lax.map", "vmap"],
+            8: ["one by one", "lax.map", "vmap", "all devices"],
+        }
+
+    def test_what_would_take_too_long_is_left_out_and_said(self, measure: Measure):
+        rows, notes = measure((1, 4), limit=0.03)
+        assert set(rows["seeds"]) == {1}
+        assert notes[0] == (
+            "Model, seeds: 4, one by one: skipped, an epoch would take about 0.04 s."
+        )
+        assert len(notes) == 3
+
+    def test_what_does_not_fit_is_left_out_and_said(self, measure: Measure):
+        rows, notes = measure((1, 2), room=1)
+        assert rows[rows["seeds"] == 2]["way"].tolist() == ["one by one"]
+        assert [note.partition(":")[2] for note in notes] == [
+            f" 2, {way}: skipped, the memory of the device does not suffice."
+            for way in ("lax.map", "vmap")
+        ]
+
+
+class TestTurns:
+    def test_every_round_makes_every_call_once(self, clock: Clock, progress: harness.Progress):
+        made: list[str] = []
+
+        def call(name: str) -> None:
+            made.append(name)
+            clock.sleep(1.0)
+
+        calls = {name: functools.partial(call, name) for name in "abc"}
+        taken = harness.time_in_turns(calls, 0.0, progress, "turns")
+        rounds = [sorted(made[i : i + 3]) for i in range(0, len(made), 3)]
+        assert rounds == [["a", "b", "c"]] * (1 + harness.MIN_ROUNDS)
+        assert {len(seconds) for seconds in taken.values()} == {harness.MIN_ROUNDS}
+        assert set(taken) == set("abc")
+
+    def test_times_belong_to_their_calls(self, clock: Clock, progress: harness.Progress):
+        naps = {"long": 3.0, "short": 0.5}
+        calls = {name: functools.partial(clock.sleep, nap) for name, nap in naps.items()}
+        taken = harness.time_in_turns(calls, 0.0, progress, "turns")
+        assert all((taken[name] == nap).all() for name, nap in naps.items())
+
+    @pytest.mark.parametrize(("seconds", "rounds"), [(0.0, 3), (8.0, 8), (1e9, 100)])
+    def test_rounds_fill_the_time(
+        self, seconds: float, rounds: int, clock: Clock, progress: harness.Progress
+    ):
+        calls = {"nap": functools.partial(clock.sleep, 1.0)}
+        assert len(harness.time_in_turns(calls, seconds, progress, "turns")["nap"]) == rounds
+
+
+class TestFolder:
+    def test_of_something_else_is_refused_and_left_alone(self, tmp_path: Path):
+        for found in ('{"study": "accuracy"}', '{"benchmark": "train"}', "garbage", "[]"):
+            (tmp_path / "manifest.json").write_text(found)
+            with pytest.raises(RecordError, match="is no manifest of the benchmark 'step'"):
+                harness.prepare(tmp_path, "step")
+            assert (tmp_path / "manifest.json").read_text() == found
+
+    def test_of_the_same_benchmark_is_used_again(self, tmp_path: Path):
+        (tmp_path / "manifest.json").write_text('{"benchmark": "step"}')
+        harness.prepare(tmp_path, "step")
+
+    def test_that_is_a_file_is_refused_by_the_command_line(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ):
+        (tmp_path / "out").write_text("")
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["step", "--out", "out"])
+        with pytest.raises(SystemExit) as exit_:
+            harness.command_line(step.Config, step.run, "step")
+        assert exit_.value.code == 2
+        assert capsys.readouterr().err.startswith("error: out cannot be used: File exists.")
+
+
+def test_the_page_of_results_leaves_benchmarks_out(step_run: Run):
+    assert results.find(step_run.folder.parent) == []
+
+
+def test_free_memory_is_that_of_a_machine():
+    assert 2**20 < harness.free_memory() < 2**50
+
+
+def check_folder(finished: Run, benchmark: str, tables: set[str]) -> None:
+    """The files of a benchmark are there, whole, and name what they were made by."""
+    names = {path.name for path in finished.folder.iterdir()}
+    assert names == {"manifest.json", "figure.png", "report.md", *tables}
+    assert (finished.folder / "figure.png").read_bytes().startswith(b"\x89PNG")
+    manifest = json.loads((finished.folder / "manifest.json").read_text())
+    assert manifest["benchmark"] == benchmark
+    assert manifest["configuration"]["preset"] == "smoke"
+    assert {"commit", "versions", "device", "written"} < manifest.keys()
+    assert manifest["device"] in finished.report
+    assert str(finished.folder) not in finished.report + json.dumps(manifest)
