@@ -6,6 +6,8 @@ import pandas as pd
 from experiments.records import CELL_COLUMNS
 from experiments.statistics import PairedComparison, paired_comparison
 
+MEASURED = ["epoch", "test_accuracy", "test_loss", "train_loss", "seconds"]
+
 
 def summarise(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Mean, standard deviation and number of seeds of each group's final and best results.
@@ -38,7 +40,9 @@ def per_cell(rows: pd.DataFrame) -> pd.DataFrame:
     with a loss that is not finite, on the training or on the evaluated images.
     """
     finite = np.isfinite(rows["train_loss"]) & np.isfinite(rows["test_loss"])
-    rows = rows.assign(diverged_epoch=rows["epoch"].where(~finite).astype("Int64"))
+    rows = rows[[*CELL_COLUMNS, *MEASURED]].assign(
+        diverged_epoch=rows["epoch"].where(~finite).astype("Int64")
+    )
     cells = rows.groupby(CELL_COLUMNS, sort=False, dropna=False)
     table = pd.DataFrame(
         {

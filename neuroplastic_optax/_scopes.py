@@ -21,8 +21,12 @@ def leaf_path(path: tuple[Any, ...]) -> str:
     Returns:
       The names of the path's nodes, joined by ``/``.
 
-    >>> leaf_path((jax.tree_util.DictKey("dense"), jax.tree_util.DictKey("kernel")))
-    'dense/kernel'
+    Examples:
+      >>> import jax
+      >>> from neuroplastic_optax import leaf_path
+      >>> params = {"dense": {"bias": 0.0, "kernel": 1.0}}
+      >>> [leaf_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+      ['dense/bias', 'dense/kernel']
     """
     if len(path) > 1 and path[-1] == jax.tree_util.GetAttrKey("value"):
         path = path[:-1]  # an NNX variable is a node around its array

@@ -20,6 +20,7 @@ from rich.console import Console
 from benchmarks import harness, step, train
 from experiments import results
 from experiments.configs import ConfigError
+from experiments.mesh import make_mesh
 from experiments.models import ResNet
 from experiments.records import RecordError
 from experiments.report import markdown_table
@@ -262,7 +263,8 @@ class TestThroughput:
             class FakeWork(train.Work):
                 def program(self, arm: str, **settings: Any) -> FakeProgram:
                     assert arm == train.ARM
-                    return FakeProgram(clock, len(settings.get("devices", jax.devices())), room)
+                    mesh = settings.get("mesh", make_mesh())
+                    return FakeProgram(clock, mesh.size, room)
 
             images = train.Arrays(np.zeros((10, 1), np.uint8), np.zeros(10, np.int32))
             size = train.Size({}, seeds, arms=(), seconds=0.0, limit=limit)

@@ -21,7 +21,7 @@ PROJECT = SETTINGS["project"]
 PUBLIC = {
     name: value
     for name, value in vars(neuroplastic_optax).items()
-    if not name.startswith("_") and not inspect.ismodule(value)
+    if not name.startswith("_") and callable(value)
 }
 FUNCTIONS = {name: value for name, value in PUBLIC.items() if inspect.isfunction(value)}
 
