@@ -94,17 +94,17 @@ class Checkpoint:
     def save(self, epoch: int, state: CellState, rows: list[Row]) -> None:
         """Writes state and rows after an epoch, unless the last checkpoint is very young.
 
-        The state may be donated at once: its buffers are kept for as long as they are written. In a
-        job of several processes none has the whole state, and nothing is written.
+        Training may go on at once: donated buffers are kept for as long as they are written. In a job of
+        several processes none has the whole state, and nothing is written.
         """
         if jax.process_count() > 1 or time.monotonic() < self._last + INTERVAL:
             return
+        written = {"rows": list(rows), "checksum": _checksum(state, rows)}
         with self._named_errors():
             self._open().save(
                 epoch,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state),
-                    rows=ocp.args.JsonSave({"rows": rows, "checksum": _checksum(state, rows)}),
+                    state=ocp.args.StandardSave(state), rows=ocp.args.JsonSave(written)
                 ),
             )
         self._last = time.monotonic()

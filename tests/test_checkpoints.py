@@ -104,22 +104,24 @@ class TestRestored:
             _, rows = checkpoint.restore(state)
         assert len(rows) == 3
 
-    def test_is_the_state_before_it_was_donated(self, tmp_path: Path):
-        """Training goes on while a checkpoint is written."""
+    def test_is_what_there_was_before_training_went_on(self, tmp_path: Path):
+        """The state is donated and rows are added while a checkpoint is written."""
 
         def train(state: dict[str, jax.Array]) -> dict[str, jax.Array]:
             return {name: 1.5 * leaf + 1 for name, leaf in state.items()}
 
         step = jax.jit(train, donate_argnums=0)
         state = step({"leaf": jax.device_put(jnp.ones((8, 100_000)), CELLS)})
-        expected = np.array(state["leaf"])
+        expected, rows = np.array(state["leaf"]), ROWS[:1]
         with Checkpoint(tmp_path) as checkpoint:
-            checkpoint.save(1, state, ROWS)
+            checkpoint.save(1, state, rows)
+            rows += ROWS[1:]
             for _ in range(3):
                 state = step(state)
         with Checkpoint(tmp_path) as checkpoint:
-            restored, _ = checkpoint.restore(state)
+            restored, rows = checkpoint.restore(state)
         np.testing.assert_array_equal(restored["leaf"], expected)
+        assert rows == ROWS[:1]
 
     def test_is_nothing_where_there_is_none(self, state: CellState, tmp_path: Path):
         with Checkpoint(tmp_path / "new") as checkpoint:
@@ -167,7 +169,7 @@ class TestUnfinishedCheckpoint:
     def test_is_passed_over_and_removed(self, state: CellState, tmp_path: Path):
         write(tmp_path, state, epoch=1, rows=ROWS[:1])
         write(tmp_path / "other", state, epoch=2)
-        (tmp_path / "other/2").rename(tmp_path / "2.orbax-checkpoint-tmp")
+        (tmp_path / "other/2").rename(tmp_path / "3.orbax-checkpoint-tmp")
         with Checkpoint(tmp_path) as checkpoint:
             _, rows = checkpoint.restore(state)
             checkpoint.save(2, state, ROWS)

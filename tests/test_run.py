@@ -336,10 +336,14 @@ class TestCheckpoint:
             if path.is_file():
                 path.write_bytes(path.read_bytes()[:-1])
         log = io.StringIO()
-        train(folder, wanted, log=log)
+        watch.reset(interrupt_at=2)
+        with pytest.raises(KeyboardInterrupt):
+            train(folder, wanted, log=log)
         assert f"{checkpoint} cannot be read" in log.getvalue()
         assert "its cells start anew" in log.getvalue()
-        assert len(watch.epochs) == EPOCHS
+        watch.reset()
+        train(folder, wanted)
+        assert len(watch.epochs) == 1, "another took its place"
         assert_same_but_for_seconds(recorded(folder), whole)
 
 
