@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -77,14 +78,15 @@ class Checkpoint:
             epoch = manager.latest_step()
             if epoch is None:
                 return None
-            shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+            shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, _with_entries(like))
             restored = manager.restore(
                 epoch,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardRestore(shapes), rows=ocp.args.JsonRestore()
                 ),
             )
-            state, rows = restored.state, restored.rows["rows"]
+            rows = restored.rows["rows"]
+            state = jax.tree.map(lambda old, new: new if old.size else old, like, restored.state)
             if _checksum(state, rows) != restored.rows["checksum"]:
                 raise ValueError("its checksum does not match")
         except Exception as error:  # of many kinds, whatever part is damaged
@@ -94,8 +96,8 @@ class Checkpoint:
     def save(self, epoch: int, state: CellState, rows: list[Row]) -> None:
         """Writes state and rows after an epoch, unless the last checkpoint is very young.
 
-        Training may go on at once: donated buffers are kept for as long as they are written. In a job of
-        several processes none has the whole state, and nothing is written.
+        Training may go on at once: donated buffers are kept for as long as they are written. In a
+        job of several processes none has the whole state, and nothing is written.
         """
         if jax.process_count() > 1 or time.monotonic() < self._last + INTERVAL:
             return
@@ -104,7 +106,8 @@ class Checkpoint:
             self._open().save(
                 epoch,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state), rows=ocp.args.JsonSave(written)
+                    state=ocp.args.StandardSave(_with_entries(state)),
+                    rows=ocp.args.JsonSave(written),
                 ),
             )
         self._last = time.monotonic()
@@ -147,6 +150,11 @@ def identify(facts: Mapping[str, Any]) -> str:
     '1742d05a6dae0618'
     """
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _with_entries(state: CellState) -> CellState:
+    """The state with a zero in place of every array without entries, which Orbax does not save."""
+    return jax.tree.map(lambda x: x if x.size else jnp.zeros(1, x.dtype), state)
 
 
 def _checksum(state: CellState, rows: list[Row]) -> int:
