@@ -47,7 +47,7 @@ def main() -> None:
         )
         if study.distributed:
             join_processes()
-            console.quiet = jax.process_index() > 0
+        console.quiet = jax.process_index() > 0
         run(study, console)
     except (ConfigError, DataError, RecordError) as error:
         Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)

@@ -21,6 +21,7 @@ from jax.sharding import PartitionSpec as P
 from experiments.configs import ConfigError
 from experiments.mesh import check_batch_size, fsdp_spec, make_mesh
 from experiments.optimizers import ARMS
+from experiments.records import Records, write_atomically
 from experiments.tasks import random_crop
 from experiments.train import Arrays, CellState, Program, Task
 
@@ -208,61 +209,65 @@ class TestSharedWork:
 
 
 SCRIPT = Path(__file__).parent / "two_processes.py"
+STUDY = "accuracy --arms momentum --seeds 2 --epochs 1 --batch-size 512 --no-diagnostics"
 
 
-def start(folder: Path, process: int, port: int, *, of: int) -> subprocess.Popen[str]:
-    """A process with its part of four devices, as SLURM would start it."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(SCRIPT.parents[1]),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "JAX_NUM_CPU_DEVICES": str(4 // of),
-        "SLURM_JOB_ID": "1",
-        "SLURM_STEP_NODELIST": "localhost",
-        "SLURM_NTASKS": str(of),
-        "SLURM_PROCID": str(process),
-        "SLURM_LOCALID": str(process),
-        "JAX_COORDINATOR_PORT": str(port),
+def start(folder: Path, *command: str | Path, **environment: object) -> subprocess.Popen[str]:
+    settings = {
+        "PYTHONPATH": SCRIPT.parents[1],
+        "PYTHONDONTWRITEBYTECODE": 1,
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": 1,
+        **environment,
     }
     return subprocess.Popen(
-        [sys.executable, SCRIPT],
+        [sys.executable, *command, *STUDY.split()],
         cwd=folder,
-        env=environment,
+        env=os.environ | {name: str(value) for name, value in settings.items()},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
 
 
-def run(folder: Path, processes: int) -> list[str]:
-    """Runs the script's studies; what each process says."""
+@pytest.fixture(scope="module")
+def alone_and_two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """One process with 4 devices, and two with 2 each that SLURM seems to have started."""
+    folder = tmp_path_factory.mktemp("processes")
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    running = [start(folder, process, port, of=processes) for process in range(processes)]
+    job = {"SLURM_JOB_ID": 1, "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": 2}
+    job |= {"JAX_COORDINATOR_PORT": port, "JAX_NUM_CPU_DEVICES": 2}
+    running = [start(folder, "-m", "experiments", JAX_NUM_CPU_DEVICES=4)]
+    running += [
+        start(folder, SCRIPT, **job, SLURM_PROCID=process, SLURM_LOCALID=process)
+        for process in (0, 1)
+    ]
     said = [process.communicate(timeout=300)[0] for process in running]
-    assert [process.returncode for process in running] == [0] * processes, "\n".join(said)
-    return said
+    assert [process.returncode for process in running] == [0, 0, 0], "\n".join(said)
+    return folder, said
 
 
 class TestTwoProcesses:
-    def test_give_what_one_gives_and_the_first_one_writes(self, tmp_path: Path):
-        """Images and parameters shared by both, then each with seeds of its own."""
-        records = {}
-        for processes in (1, 2):
-            folder = tmp_path / str(processes)
-            folder.mkdir()
-            first, *others = run(folder, processes)
-            assert "SGD" in first
-            assert all("epochs" not in other for other in others)
-            assert not list(folder.glob("*/.*.csv*"))
-            records[processes] = [
-                pd.read_csv(folder / name / "runs.csv").drop(
-                    columns=["seconds", "evaluation_seconds"]
-                )
-                for name in ("data", "seed")
-            ]
-        for one, two in zip(records[1], records[2], strict=True):
-            assert len(one) == len(two) > 0
-            pd.testing.assert_frame_equal(one, two, rtol=1e-4)
+    @pytest.mark.parametrize("shared", ["data", "seed"])
+    def test_give_what_one_gives(self, shared: str, alone_and_two: tuple[Path, list[str]]):
+        """Where they share batches and parameters, and where each has a seed of its own."""
+        folder, _ = alone_and_two
+        one, two = (
+            pd.read_csv(folder / name / "runs.csv").drop(columns=["seconds", "evaluation_seconds"])
+            for name in ("results/accuracy-mnist5k", shared)
+        )
+        assert two["seed"].tolist() == [0, 1]
+        pd.testing.assert_frame_equal(one, two, rtol=1e-4)
+
+    def test_speak_with_the_voice_of_the_first(self, alone_and_two: tuple[Path, list[str]]):
+        _, (alone, first, second) = alone_and_two
+        assert all("SGD momentum" in said for said in (alone, first))
+        assert "SGD momentum" not in second
+
+    def test_leave_the_records_to_the_first(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        with Records(tmp_path, "accuracy", {}):
+            monkeypatch.setattr(jax, "process_index", lambda: 1)
+            with Records(tmp_path, "accuracy", {}):  # the folder is not held against it
+                write_atomically(tmp_path / "summary.csv", "arm")
+        assert not (tmp_path / "summary.csv").exists()
