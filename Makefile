@@ -18,7 +18,7 @@ demo: $(VENV)/.experiments ## five arms on 5,000 MNIST images: a table and a fig
 		--arms full gradient_only sgd adam sgd_homeostasis --no-diagnostics --out $(DEMO)
 
 test: lint ## lint, types, doctests and tests
-	$(BIN)/python -m pytest -q -n auto --dist loadfile
+	$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .

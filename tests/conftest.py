@@ -14,6 +14,19 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("specification")
 
+LONGEST = (
+    "test_resume.py",
+    "test_mesh.py",
+    "test_conformance.py",
+    "test_train.py",
+    "test_fuzz.py",
+    "test_benchmarks.py",
+    "test_traffic.py",
+    "test_checkpoints.py",
+    "test_studies.py",
+    "test_cifar10.py",
+)
+
 CONFORMANCE_TEST = re.compile(r"test_conformance\.py::test_(\w+)\[(\w+)")
 
 
@@ -23,6 +36,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="print which transformation has which property, from the outcomes of this run",
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the files that take longest first, so that no worker begins one when others are done."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else 99)
 
 
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
