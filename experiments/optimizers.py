@@ -184,7 +184,8 @@ def modulated(
             base(),
             strength=strength,
             mask=None if scope is None else scope(),
-            diagnostics=training.diagnostics,
+            # Names of leaves would be those of the scope alone, which the training does not know.
+            diagnostics=scope is None and training.diagnostics,
             **settings,
         ),
         weight_decay=weight_decay,
@@ -448,6 +449,11 @@ PLASTIC = (  # keep diagnostics of α
     "gradient_only_wide",
     "gradient_only_wider",
     *ABLATIONS,
-    *(arm for arms in DESIGN_SPACE.values() for arm in arms),
+    *(
+        arm
+        for arms in DESIGN_SPACE.values()
+        for arm in arms
+        if "scope" not in getattr(ARMS[arm].make, "keywords", {})
+    ),
     *(arm.name for arm in _SELECTION["full"]),
 )

@@ -12,6 +12,7 @@ from flax import nnx
 from experiments import tasks
 from experiments.configs import Workload
 from experiments.data import DataError, Dataset, subset, validation_split, with_label_noise
+from experiments.mesh import make_mesh
 from experiments.models import Transformer
 from experiments.optimizers import ARMS
 from experiments.train import Arrays, Program
@@ -161,7 +162,7 @@ class TestTextTask:
             Arrays(TEXT.train_images, TEXT.train_labels),
             Arrays(TEXT.test_images, TEXT.test_labels),
             epochs=1,
-            devices=jax.devices()[:1],
+            mesh=make_mesh(devices=jax.devices()[:1]),
         )
         cells = (np.array([0]), np.array([0.1]))
         state, trained = program.train_epoch(program.init(*cells), *cells)
