@@ -154,11 +154,15 @@ def alone() -> tuple[CellState, list[dict[str, np.ndarray]]]:
 
 
 class TestSharedWork:
-    @pytest.mark.parametrize("fsdp", [False, True], ids=["replicated", "fsdp"])
     @pytest.mark.parametrize(
-        ("axes", "loop"),
-        [(["seed=8"], "map"), (["data=8"], "map"), (["seed=2", "data=4"], "vmap")],
-        ids=["seed=8", "data=8", "seed=2,data=4"],
+        ("axes", "loop", "fsdp"),
+        [
+            (["seed=8"], "map", False),
+            (["data=8"], "map", False),
+            (["data=8"], "map", True),
+            (["seed=2", "data=4"], "vmap", True),
+        ],
+        ids=["seed=8", "data=8", "data=8-fsdp", "seed=2-data=4-fsdp"],
     )
     def test_gives_what_one_device_gives(self, axes: list[str], loop: str, fsdp: bool, alone):
         """Parameters, traces, batch statistics, losses, accuracies and diagnostics of α."""
