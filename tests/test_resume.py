@@ -24,7 +24,7 @@ from experiments.optimizers import ARMS
 
 REPOSITORY = Path(__file__).parent.parent
 STUDY_ARMS = ("sgd", "momentum", "adam")
-EPOCHS, IMAGES, BATCH = 20, 400, 100
+EPOCHS, IMAGES, BATCH = 10, 400, 100
 COMMAND = (
     "accuracy --dataset mnist --raw-dir ../raw --data-dir ../data --out out --no-diagnostics "
     f"--seeds 2 --epochs {EPOCHS} --batch-size {BATCH} --arms"
@@ -97,7 +97,7 @@ class StudyFolder:
             end = time.monotonic() + rng.uniform(0, 3)
             return self.killed(self.start(), lambda: time.monotonic() > end)
         progress = self.trained if phase == "training" else self.runs
-        goal = len(progress()) + (rng.randint(1, 8) if phase == "training" else 1)
+        goal = len(progress()) + (rng.randint(1, 4) if phase == "training" else 1)
         delay = rng.uniform(0, 0.2)
         return self.killed(
             self.start(WATCHED), lambda: len(progress()) >= goal and time.sleep(delay) is None
