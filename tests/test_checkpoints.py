@@ -26,7 +26,7 @@ ROWS = [
 ]
 
 
-# Where a write or a read fails, Orbax leaves coroutines behind that complain when they are collected.
+# Where it fails, Orbax leaves coroutines behind that complain when they are collected.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
