@@ -21,10 +21,9 @@ from experiments.statistics import (
     paired_comparison,
     verdict,
 )
-from experiments.studies import COMPARISONS, SELECTIONS
+from experiments.studies import COMPARISONS, PUBLISHED, SELECTIONS
 from experiments.summary import compare_arms, per_cell, summarise
 
-PUBLISHED = ("full", "gradient_only")
 CONTROLS = ("gradient_only_wide", "permuted", "random", "norm_matched")
 AGREEMENT = {
     Verdict.BETTER: "yes",

@@ -317,9 +317,7 @@ def design_space(study: DesignSpace, runner: Runner) -> report.Table:
         runner,
         {(arm, rate): study.search_cells(arm, rate) for arm in tuned for rate in rates[arm]},
     )
-    chosen = {
-        arm: best_learning_rate({rate: judged[arm, rate] for rate in rates[arm]}) for arm in tuned
-    }
+    chosen = _best_rates(judged, rates)
     chosen |= {arm: chosen[study.base(arm)] for arm in study.arms}
     rows = runner([cell for arm, rate in chosen.items() for cell in study.cells(arm, rate)])
     final = per_cell(rows).set_index(["arm", "seed"])["final_accuracy"].sort_index()
@@ -351,10 +349,7 @@ def text(study: Text, runner: Runner) -> report.Table:
         runner,
         {(arm, rate): study.search_cells(arm, rate) for arm in study.arms for rate in rates[arm]},
     )
-    chosen = {
-        arm: best_learning_rate({rate: judged[arm, rate] for rate in rates[arm]})
-        for arm in study.arms
-    }
+    chosen = _best_rates(judged, rates)
     rows = runner([cell for arm, rate in chosen.items() for cell in study.cells(arm, rate)])
     treatment, *controls = study.arms
     gains = {control: compare_arms(rows, treatment, control) for control in controls}
@@ -379,6 +374,16 @@ def _judge(runner: Runner, trials: Mapping[Trial, list[Cell]]) -> dict[Trial, fl
     return {
         trial: per_cell(runner.records.rows(cells))["final_accuracy"].mean()
         for trial, cells in trials.items()
+    }
+
+
+def _best_rates(
+    judged: Mapping[tuple[str, float], float], rates: Mapping[str, list[float]]
+) -> dict[str, float]:
+    """The learning rate of each arm with the highest accuracy of those tried."""
+    return {
+        arm: best_learning_rate({rate: judged[arm, rate] for rate in tried})
+        for arm, tried in rates.items()
     }
 
 
