@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import subprocess
-import tempfile
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -50,20 +49,18 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     if jax.process_index() > 0:
         return
     data = content.encode() if isinstance(content, str) else content
-    temporary = None
+    # Of this name alone: what a killed process left is replaced by the next that writes the file.
+    temporary = path.with_name(f".{path.name}.partial")
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
         raise RecordError(f"{path} cannot be written: {error.strerror or error}.") from error
     finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 class Records:

@@ -31,6 +31,7 @@ from experiments.optimizers import ARMS
 from experiments.records import Records, Row, circumstances
 from experiments.train import Arrays, CellState, Program
 
+SPEED_PERIOD = 3600.0  # seconds by which the time left is told: an epoch may take minutes
 MAX_ROUNDS = 5  # cells a device takes in one program: what is put on record at once
 
 
@@ -82,6 +83,7 @@ class Runner:
             TimeRemainingColumn(),
             TextColumn("left"),
             console=self._console,
+            speed_estimate_period=SPEED_PERIOD,
         ) as progress:
             total = sum(cell.workload.epochs for cell in cells)
             left = sum(cell.workload.epochs for cell in pending)

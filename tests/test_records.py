@@ -8,7 +8,6 @@ import math
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -68,11 +67,24 @@ class TestWriteAtomically:
         assert path.read_bytes() == data
         assert names(tmp_path) == ["file"]
 
-    def test_the_file_can_be_read_by_others(self, tmp_path: Path):
+    def test_the_file_has_the_mode_of_any_new_file(self, tmp_path: Path):
+        (tmp_path / "any").touch()
         write_atomically(tmp_path / "file", "new")
-        assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+        assert (tmp_path / "file").stat().st_mode == (tmp_path / "any").stat().st_mode
 
-    @pytest.mark.parametrize("step", ["mkstemp", "fdopen", "fsync", "replace"])
+    def test_what_a_killed_process_left_is_taken_over(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        with monkeypatch.context() as killed:
+            killed.setattr(os, "replace", lambda *_: None)
+            killed.setattr(Path, "unlink", lambda *_, **__: None)
+            write_atomically(tmp_path / "file", "half")
+        assert "file" not in names(tmp_path)
+        assert len(names(tmp_path)) == 1
+        write_atomically(tmp_path / "file", "new")
+        assert names(tmp_path) == ["file"]
+
+    @pytest.mark.parametrize("step", ["open", "fsync", "replace"])
     @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EACCES])
     def test_a_failing_step_leaves_the_old_file_alone(
         self, step: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -82,9 +94,10 @@ class TestWriteAtomically:
 
         path = tmp_path / "file"
         path.write_text("old")
-        monkeypatch.setattr(tempfile if step == "mkstemp" else os, step, fail)
-        with pytest.raises(RecordError, match=f"{path} cannot be written: {os.strerror(code)}"):
-            write_atomically(path, "new")
+        with monkeypatch.context() as failing:
+            failing.setattr(Path if step == "open" else os, step, fail)
+            with pytest.raises(RecordError, match=f"{path} cannot be written: {os.strerror(code)}"):
+                write_atomically(path, "new")
         assert path.read_text() == "old"
         assert names(tmp_path) == ["file"]
 
@@ -98,9 +111,10 @@ class TestWriteAtomically:
 
         path = tmp_path / "file"
         path.write_text("old")
-        monkeypatch.setattr(os, "fdopen", Disk)
-        with pytest.raises(RecordError, match="No space left on device"):
-            write_atomically(path, "new and longer")
+        with monkeypatch.context() as full:
+            full.setattr(Path, "open", lambda path, _: Disk(path, "w"))
+            with pytest.raises(RecordError, match="No space left on device"):
+                write_atomically(path, "new and longer")
         assert path.read_text() == "old"
         assert names(tmp_path) == ["file"]
 

@@ -1,8 +1,7 @@
 """Nothing is lost: a study that was killed goes on, and ends with the numbers of one that was not.
 
 The studies here are run as processes, by the command line. They train the paper's MLP on a few
-made-up images. Most are *watched*: they note each epoch before it is trained, and write a
-checkpoint after every epoch, however short it was.
+made-up images. Most are *watched* (see ``study_process``); some are the command as users start it.
 """
 
 import itertools
@@ -13,7 +12,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +19,7 @@ import pandas as pd
 import pytest
 
 from experiments.optimizers import ARMS
+from tests.study_process import StudyProcess
 
 REPOSITORY = Path(__file__).parent.parent
 STUDY_ARMS = ("sgd", "momentum", "adam")
@@ -29,24 +28,6 @@ COMMAND = (
     "accuracy --dataset mnist --raw-dir ../raw --data-dir ../data --out out --no-diagnostics "
     f"--seeds 2 --epochs {EPOCHS} --batch-size {BATCH} --arms"
 )
-WATCHED = """
-from experiments import __main__, checkpoints, train
-
-checkpoints.INTERVAL = 0.0
-train_epoch = train.Program.train_epoch
-
-def noted(program, state, seeds, learning_rates):
-    with open("epochs.log", "a") as file:
-        file.write(f"{learning_rates[0]} {state.step[0]}\\n")
-    return train_epoch(program, state, seeds, learning_rates)
-
-train.Program.train_epoch = noted
-"""
-DISK_FULL = """
-import resource
-
-resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, resource.RLIM_INFINITY))
-"""
 KILLS = 20
 SECONDS = ["seconds", "evaluation_seconds"]
 
@@ -58,50 +39,47 @@ class StudyFolder:
         folder.mkdir()
         self.folder, self.out, self._arms = folder, folder / "out", arms
 
-    def start(self, before: str | None = None) -> subprocess.Popen:
-        """The command in a new process; with ``before``, which is run first, in place of ``-m``."""
-        main = ["-m", "experiments"] if before is None else ["-c", f"{before}\n__main__.main()"]
-        return subprocess.Popen(
-            [sys.executable, *main, *COMMAND.split(), *self._arms],
-            cwd=self.folder,
-            env={
-                **os.environ,
-                "PYTHONPATH": str(REPOSITORY),
-                "PYTHONDONTWRITEBYTECODE": "1",
-                "JAX_COMPILATION_CACHE_DIR": str(self.folder.parent / "compiled"),
-                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def start(self, file_limit: int | None = None) -> StudyProcess:
+        """The command in a process of its own, watched."""
+        arguments = [*COMMAND.split(), *self._arms]
+        return StudyProcess(arguments, self.folder, self.folder.parent / "compiled", file_limit)
 
-    def run(self, before: str | None = None) -> tuple[int, str, str]:
-        """The command to its end: exit code, output and complaints."""
-        process = self.start(before)
-        said, complaints = process.communicate()
-        return process.returncode, said, complaints
+    def run(self, file_limit: int | None = None) -> tuple[int, str, str]:
+        """The command, watched, to its end: exit code, output and complaints."""
+        return self.start(file_limit).communicate()
 
-    def killed(self, process: subprocess.Popen, moment: Callable[[], bool]) -> bool:
-        """Kills a process at some moment; False where it came to its end before."""
-        while process.poll() is None and not moment():
-            time.sleep(0.002)
-        process.kill()
-        _, complaints = process.communicate()
-        assert process.returncode in (0, -9), complaints
-        return process.returncode != 0
+    def run_as_users_do(self, seconds: float | None = None) -> tuple[int, str]:
+        """The command as it is, to its end or killed after a time: exit code and complaints."""
+        command = [sys.executable, "-m", "experiments", *COMMAND.split(), *self._arms]
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
+        try:
+            ended = subprocess.run(
+                command,
+                cwd=self.folder,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=seconds,
+            )
+        except subprocess.TimeoutExpired:  # it was killed
+            return -9, ""
+        return ended.returncode, ended.stderr
 
     def killed_while(self, phase: str, rng: random.Random) -> bool:
-        """Starts the study and kills it at a random moment of some phase."""
+        """Kills the study at a random moment of some phase; False where it had ended before."""
         if phase == "starting":
-            end = time.monotonic() + rng.uniform(0, 3)
-            return self.killed(self.start(), lambda: time.monotonic() > end)
-        progress = self.trained if phase == "training" else self.runs
-        goal = len(progress()) + (rng.randint(1, 4) if phase == "training" else 1)
-        delay = rng.uniform(0, 0.2)
-        return self.killed(
-            self.start(WATCHED), lambda: len(progress()) >= goal and time.sleep(delay) is None
-        )
+            code, complaints = self.run_as_users_do(seconds=rng.uniform(0, 3))
+        else:
+            progress = self.trained if phase == "training" else self.runs
+            goal = len(progress()) + (rng.randint(1, 4) if phase == "training" else 1)
+            process = self.start()
+            while process.poll() is None and len(progress()) < goal:
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0, 0.2))
+            process.kill()
+            code, _, complaints = process.communicate()
+        assert code in (0, -9), complaints
+        return code != 0
 
     def trained(self) -> list[tuple[str, int]]:
         """Arm and number of each epoch that a watched process began."""
@@ -149,7 +127,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(place: Path) -> StudyFolder:
     """A study that was not interrupted."""
     study = StudyFolder(place / "whole")
-    code, _, complaints = study.run()
+    code, complaints = study.run_as_users_do()
     assert code == 0, complaints
     return study
 
@@ -183,7 +161,7 @@ def test_a_study_killed_at_twenty_moments_leaves_the_same_records(place: Path, w
                 finished = not study.killed_while(rng.choice(phases), rng)
                 kills += not finished
             else:
-                code, _, complaints = study.run(WATCHED)
+                code, _, complaints = study.run()
                 assert code == 0, complaints
                 finished = True
             trained = study.trained()[before:]
@@ -200,7 +178,7 @@ def test_a_study_killed_at_twenty_moments_leaves_the_same_records(place: Path, w
 
 def test_a_second_process_in_the_folder_says_so_and_stops(place: Path):
     study = StudyFolder(place / "twice")
-    first = study.start(WATCHED)
+    first = study.start()
     try:
         while not study.trained():
             assert first.poll() is None
@@ -219,13 +197,13 @@ def test_a_full_disk_is_an_error_and_the_study_goes_on_when_there_is_room(
 ):
     """No file may grow beyond 64 KiB: enough for the records and not for a checkpoint."""
     study = StudyFolder(place / "full", arms=("sgd",))
-    code, _, complaints = study.run(WATCHED + DISK_FULL)
+    code, _, complaints = study.run(file_limit=2**16)
     assert code == 2
     assert re.search(r"error: out/checkpoints/\w+ cannot be written: .*File too large", complaints)
     trained = study.trained()
     assert len(trained) < EPOCHS
     assert study.next_epoch() == ("sgd", 1), "what was half written is no checkpoint"
-    code, _, complaints = study.run(WATCHED)
+    code, _, complaints = study.run()
     assert code == 0, complaints
     assert len(study.trained()) == len(trained) + EPOCHS
     assert_same_but_for_seconds(study, whole)

@@ -56,7 +56,11 @@ class Watched:
         """Twice the number of devices, so that a few seeds need padding on any machine."""
         return 2 * self._program.width
 
+    def began(self) -> None:
+        """Something for tests to put in its place."""
+
     def train_epoch(self, state, seeds: np.ndarray, learning_rates: np.ndarray):
+        self.began()
         self._watch.epochs.append(seeds.tolist())
         if len(self._watch.epochs) == self._watch.interrupt_at:
             raise KeyboardInterrupt
@@ -120,9 +124,9 @@ def _fresh(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def train(
-    folder: Path, wanted: list[Cell], *, dataset: Dataset = DATASET, log: io.StringIO | None = None
+    folder: Path, wanted: list[Cell], *, dataset: Dataset = DATASET, console: Console | None = None
 ) -> pd.DataFrame:
-    console = Console(file=log or io.StringIO(), width=200)
+    console = console or Console(file=io.StringIO())
     with Records(folder, "accuracy", {}) as records:
         return Runner(records, lambda _: dataset, console)(wanted)
 
@@ -171,6 +175,26 @@ class TestRows:
         assert_same_but_for_seconds(
             rows.iloc[EPOCHS:].reset_index(drop=True), train(tmp_path / "fast", fast)
         )
+
+
+class TestLog:
+    def test_tells_the_time_that_is_left_however_long_an_epoch_takes(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        """By a clock that goes on by two minutes with every epoch."""
+        now = 0.0
+
+        def begin(*_: object) -> None:
+            nonlocal now
+            now += 120
+
+        monkeypatch.setattr(Watched, "began", begin)
+        log = io.StringIO()
+        console = Console(file=log, width=200, get_time=lambda: now)
+        train(tmp_path, cells(*ARMS, seeds=1), console=console)
+        first, second, *_ = log.getvalue().splitlines()
+        assert first.startswith("2/4 epochs, 0:04:00 elapsed, 0:04:00 left: mnist")
+        assert second.startswith("4/4 epochs, 0:08:00 elapsed, 0:00:00 left: mnist")
 
 
 class TestFinishedCells:
@@ -287,7 +311,7 @@ class TestCheckpoint:
         self, folder: Path, wanted: list[Cell], whole: pd.DataFrame, watch: Watch
     ):
         log = io.StringIO()
-        train(folder, wanted, log=log)
+        train(folder, wanted, console=Console(file=log, width=200))
         assert len(watch.epochs) == 1
         assert "Goes on after epoch 1." in log.getvalue()
         assert_same_but_for_seconds(recorded(folder), whole)
@@ -338,7 +362,7 @@ class TestCheckpoint:
         log = io.StringIO()
         watch.reset(interrupt_at=2)
         with pytest.raises(KeyboardInterrupt):
-            train(folder, wanted, log=log)
+            train(folder, wanted, console=Console(file=log, width=200))
         assert f"{checkpoint} cannot be read" in log.getvalue()
         assert "its cells start anew" in log.getvalue()
         watch.reset()
