@@ -25,6 +25,7 @@ from neuroplastic_optax import ALPHA_EDGES
 COLOURS = {
     "full": "#D55E00",
     "full_clipped": "#D55E00",
+    "full_bfloat16": "#56B4E9",
     "gradient_only": "#0072B2",
     "gradient_only_wide": "#0072B2",
     **dict.fromkeys(ABLATIONS, "#0072B2"),

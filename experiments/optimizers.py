@@ -365,6 +365,9 @@ _DESIGN_SPACE: dict[str, tuple[Arm, ...]] = {
     ),
 }
 
+# Half the memory for the traces; beside the full method in a study it shows what that costs.
+_NARROW = Arm("full_bfloat16", "full, bfloat16 traces", _full(accumulator_dtype="bfloat16"))
+
 # The selection of the published settings repeated: what was varied beside the learning rate.
 _SELECTION: dict[str, tuple[Arm, ...]] = {
     "full": tuple(
@@ -440,11 +443,13 @@ ARMS: dict[str, Arm] = {
     arm.name: arm
     for arm in (
         *_FAIR_TEST,
+        _NARROW,
         *(arm for table in (_DESIGN_SPACE, _SELECTION) for arms in table.values() for arm in arms),
     )
 }
 PLASTIC = (  # keep diagnostics of α
     "full",
+    _NARROW.name,
     "gradient_only",
     "gradient_only_wide",
     "gradient_only_wider",

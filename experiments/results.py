@@ -79,7 +79,8 @@ def page(folder: Path) -> str:
     table: Table = [["paper", "claim", "data set", "measured here", "agrees"]]
     table += [line for result in results for line in _lines(result)]
     links = [
-        f"- [{result.study}, {DATASET_TITLES[result.dataset]}]({result.folder.name}/report.md)"
+        f"- [{result.folder.name}]({result.folder.name}/report.md): {result.study}, "
+        f"{DATASET_TITLES[result.dataset]}"
         for result in results
     ]
     return "\n".join(
@@ -141,7 +142,10 @@ Line = tuple[str, str, str, str]  # figure, claim, what was measured, whether it
 
 
 def _accuracy(result: Result) -> Iterator[Line]:
-    comparison = compare_arms(result.rows(), *PUBLISHED)
+    rows = result.rows()
+    if not set(PUBLISHED) <= set(rows["arm"]):
+        return
+    comparison = compare_arms(rows, *PUBLISHED)
     agrees = AGREEMENT[verdict(comparison, comparison.p_value)]
     claim = "the full method is above its gradient-only ablation"
     yield "figure 2", claim, _measured(comparison), agrees

@@ -111,6 +111,16 @@ class TestArms:
         trajectory = parameters_of(ARMS[name].make(0.1, TRAINING))
         np.testing.assert_allclose(trajectory, parameters_of(published()), rtol=1e-6)
 
+    def test_half_of_the_precision_is_that_of_the_traces_alone(self):
+        """The parameters differ by no more than what bfloat16 rounds off, and do differ."""
+        optimizer = ARMS["full_bfloat16"].make(0.1, TRAINING)
+        state = optimizer.init({"weights": jnp.asarray(PARAMS)})
+        for name in ("activity", "mu", "nu"):
+            assert optax.tree.get(state, name)["weights"].dtype == jnp.bfloat16
+        steps = parameters_of(optimizer) - PARAMS
+        exact = parameters_of(ARMS["full"].make(0.1, TRAINING)) - PARAMS
+        assert 0 < np.linalg.norm(steps - exact) < 2**-8 * np.linalg.norm(exact)
+
     @pytest.mark.parametrize("name", WITH_HOMEOSTASIS)
     def test_homeostasis_bounds_what_its_base_does(self, name: str):
         """To norm 1 before the learning rate, but for AdamW's decoupled decay."""
