@@ -1,6 +1,7 @@
 """Settings that every test shares, and the table of properties (``--conformance-table``)."""
 
 import re
+from collections.abc import Iterator
 
 import hypothesis
 import jax
@@ -8,6 +9,8 @@ import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Most of the time of the tests is compilation: where a test does not say otherwise, with no effort.
+jax.config.update("jax_disable_most_optimizations", True)
 
 hypothesis.settings.register_profile(
     "specification", deadline=None, derandomize=True, database=None, max_examples=25
@@ -15,19 +18,31 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("specification")
 
 LONGEST = (
+    "test_conformance.py",
     "test_resume.py",
     "test_mesh.py",
-    "test_conformance.py",
     "test_train.py",
-    "test_fuzz.py",
     "test_benchmarks.py",
-    "test_traffic.py",
-    "test_checkpoints.py",
-    "test_studies.py",
     "test_cifar10.py",
+    "test_oracle.py",
+    "test_controls.py",
+    "test_checkpoints.py",
+    "test_golden.py",
+    "test_fuzz.py",
+    "test_studies.py",
+    "test_models.py",
+    "test_statistics.py",
 )
 
 CONFORMANCE_TEST = re.compile(r"test_conformance\.py::test_(\w+)\[(\w+)")
+
+
+@pytest.fixture
+def fully_optimized() -> Iterator[None]:
+    """Programs are compiled as users' are, for tests of what the compiler makes of them."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,4 +1,4 @@
-"""Studies as processes of their own, forked from one that has imported everything already.
+"""Studies of made-up images as processes, forked from one that has imported everything already.
 
 Nothing is computed in the process that is forked: JAX starts its threads in the copies.
 """
@@ -7,9 +7,11 @@ import multiprocessing
 import os
 import resource
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from experiments import __main__, checkpoints, train
 
@@ -17,17 +19,46 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload([__name__])
 
 
+def write_images(folder: Path, *, train: int, test: int) -> Path:
+    """IDX files of random images, for ``--dataset mnist --raw-dir``; their folder."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name, size in (("train", train), ("t10k", test)):
+        images = rng.integers(0, 256, (size, 28, 28), np.uint8)
+        labels = rng.integers(0, 10, size).astype(np.uint8)
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+            content = bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes()
+            (folder / f"{name}-{kind}-ubyte").write_bytes(content)
+    return folder
+
+
 class StudyProcess:
-    """``python -m experiments`` in some folder, watched: it notes each epoch before it is trained,
-    and writes a checkpoint after every epoch, however short it was.
+    """``python -m experiments`` with each of some arguments in turn, in one process.
+
+    Args:
+      folder: where it runs.
+      arguments: of each study.
+      settings: of JAX.
+      environment: variables beside those of the process that is forked.
+      prepare: is called before the studies.
     """
 
     def __init__(
-        self, arguments: list[str], folder: Path, cache: Path, file_limit: int | None = None
+        self,
+        folder: Path,
+        *arguments: str,
+        settings: Mapping[str, object],
+        environment: Mapping[str, str] | None = None,
+        prepare: Sequence[Callable[[], None]] = (),
     ) -> None:
-        self._said = folder / "said.txt", folder / "complaints.txt"
+        number = len(list(folder.glob("said-*")))
+        self._outputs = folder / f"said-{number}.txt", folder / f"complaints-{number}.txt"
+        for path in self._outputs:
+            path.touch()
         self._process = CONTEXT.Process(
-            target=_study, args=(arguments, folder, cache, self._said, file_limit)
+            target=_run,
+            args=(folder, arguments, self._outputs, settings, environment or {}, prepare),
         )
         self._process.start()
         self.kill = self._process.kill
@@ -37,33 +68,38 @@ class StudyProcess:
         return self._process.exitcode
 
     def communicate(self) -> tuple[int, str, str]:
-        """Its exit code, output and complaints, once it has ended."""
+        """Exit code, output and complaints, once it has ended; it is killed after five minutes."""
+        self._process.join(timeout=300)
+        self._process.kill()
         self._process.join()
-        said, complaints = (path.read_text() if path.exists() else "" for path in self._said)
+        said, complaints = (path.read_text() for path in self._outputs)
         return self._process.exitcode, said, complaints
 
 
-def _study(
-    arguments: list[str],
+def _run(
     folder: Path,
-    cache: Path,
+    studies: Sequence[str],
     outputs: tuple[Path, Path],
-    file_limit: int | None,
+    settings: Mapping[str, object],
+    environment: Mapping[str, str],
+    prepare: Sequence[Callable[[], None]],
 ) -> None:
     os.chdir(folder)
     for path, stream in zip(outputs, (sys.stdout, sys.stderr), strict=True):
         with path.open("wb") as file:
             os.dup2(file.fileno(), stream.fileno())
-    jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    if file_limit is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, resource.RLIM_INFINITY))
-    _watch()
-    sys.argv = ["experiments", *arguments]
-    __main__.main()
+    os.environ.update(environment)
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    for call in prepare:
+        call()
+    for arguments in studies:
+        sys.argv = ["experiments", *arguments.split()]
+        __main__.main()
 
 
-def _watch() -> None:
+def watch() -> None:
+    """Has the study note each epoch before it is trained, and write a checkpoint after it."""
     checkpoints.INTERVAL = 0.0
     train_epoch = train.Program.train_epoch
 
@@ -73,3 +109,8 @@ def _watch() -> None:
         return train_epoch(program, state, seeds, learning_rates)
 
     train.Program.train_epoch = noted
+
+
+def limit_files() -> None:
+    """Lets no file grow beyond 64 KiB: enough for the records and not for a checkpoint."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, resource.RLIM_INFINITY))

@@ -98,12 +98,7 @@ def rows(step_run: Run) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def train_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
-    try:
-        return run(train, tmp_path_factory.mktemp("train"))
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
+    return run(train, tmp_path_factory.mktemp("train"))
 
 
 class TestStep:

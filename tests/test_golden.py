@@ -23,6 +23,7 @@ from neuroplastic_optax import (
     with_plasticity,
 )
 
+pytestmark = pytest.mark.usefixtures("fully_optimized")
 GOLDEN = Path(__file__).parent / "golden"
 RTOL, ATOL = 1e-5, 1e-6
 STEPS_PER_EPOCH, STEPS = 2, 8

@@ -1,11 +1,7 @@
 """Meshes: a program gives the same however the devices share its cells, batches and parameters."""
 
 import functools
-import os
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -24,6 +20,7 @@ from experiments.optimizers import ARMS
 from experiments.records import Records, write_atomically
 from experiments.tasks import random_crop
 from experiments.train import Arrays, CellState, Program, Task
+from tests.study_process import StudyProcess, write_images
 
 BATCH, EPOCHS = 16, 2
 CELLS = np.arange(8), np.linspace(0.05, 0.4, 8)  # seeds and learning rates
@@ -140,13 +137,6 @@ make_program = functools.partial(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation() -> Iterator[None]:
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def alone() -> tuple[CellState, list[dict[str, np.ndarray]]]:
     """What one device gives."""
@@ -212,44 +202,46 @@ class TestSharedWork:
         assert histogram.sharding.spec == P("seed")
 
 
-SCRIPT = Path(__file__).parent / "two_processes.py"
-STUDY = "accuracy --arms momentum --seeds 2 --epochs 1 --batch-size 512 --no-diagnostics"
+STUDY = (
+    "accuracy --dataset mnist --raw-dir raw --data-dir data --arms momentum --seeds 2 --epochs 1 "
+    "--batch-size 32 --no-diagnostics "
+)
 
 
-def start(folder: Path, *command: str | Path, **environment: object) -> subprocess.Popen[str]:
-    settings = {
-        "PYTHONPATH": SCRIPT.parents[1],
-        "PYTHONDONTWRITEBYTECODE": 1,
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": 1,
-        **environment,
-    }
-    return subprocess.Popen(
-        [sys.executable, *command, *STUDY.split()],
-        cwd=folder,
-        env=os.environ | {name: str(value) for name, value in settings.items()},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+def start(folder: Path, *options: str, devices: int, **environment: object) -> StudyProcess:
+    """Studies in one process; they differ in their options."""
+    settings = {"jax_num_cpu_devices": devices, "jax_disable_most_optimizations": True}
+    environment |= {"JAX_NUM_CPU_DEVICES": devices}
+    return StudyProcess(
+        folder,
+        *(STUDY + option for option in options),
+        settings=settings,
+        environment={name: str(value) for name, value in environment.items()},
     )
 
 
 @pytest.fixture(scope="module")
 def alone_and_two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """One process with 4 devices, and two with 2 each that SLURM seems to have started."""
+    """One process with 4 devices, and two with 2 each that SLURM seems to have started.
+
+    The two run the study twice: the second time they are one job already.
+    """
     folder = tmp_path_factory.mktemp("processes")
+    write_images(folder / "raw", train=200, test=50)
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     job = {"SLURM_JOB_ID": 1, "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": 2}
-    job |= {"JAX_COORDINATOR_PORT": port, "JAX_NUM_CPU_DEVICES": 2}
-    running = [start(folder, "-m", "experiments", JAX_NUM_CPU_DEVICES=4)]
+    job |= {"JAX_COORDINATOR_PORT": port}
+    shared = "--mesh data=4 --fsdp --out data --distributed", "--mesh seed=2 data=2 --out seed"
+    running = [start(folder, "--out alone", devices=4)]
     running += [
-        start(folder, SCRIPT, **job, SLURM_PROCID=process, SLURM_LOCALID=process)
+        start(folder, *shared, devices=2, **job, SLURM_PROCID=process, SLURM_LOCALID=process)
         for process in (0, 1)
     ]
-    said = [process.communicate(timeout=300)[0] for process in running]
-    assert [process.returncode for process in running] == [0, 0, 0], "\n".join(said)
-    return folder, said
+    ended = [process.communicate() for process in running]
+    assert [code for code, *_ in ended] == [0, 0, 0], "\n".join(map(str, ended))
+    return folder, [said for _, said, _ in ended]
 
 
 class TestTwoProcesses:
@@ -259,7 +251,7 @@ class TestTwoProcesses:
         folder, _ = alone_and_two
         one, two = (
             pd.read_csv(folder / name / "runs.csv").drop(columns=["seconds", "evaluation_seconds"])
-            for name in ("results/accuracy-mnist5k", shared)
+            for name in ("alone", shared)
         )
         assert two["seed"].tolist() == [0, 1]
         pd.testing.assert_frame_equal(one, two, rtol=1e-4)

@@ -12,14 +12,14 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from experiments.optimizers import ARMS
-from tests.study_process import StudyProcess
+from tests.study_process import StudyProcess, limit_files, watch, write_images
 
 REPOSITORY = Path(__file__).parent.parent
 STUDY_ARMS = ("sgd", "momentum", "adam")
@@ -38,25 +38,34 @@ class StudyFolder:
     def __init__(self, folder: Path, arms: tuple[str, ...] = STUDY_ARMS) -> None:
         folder.mkdir()
         self.folder, self.out, self._arms = folder, folder / "out", arms
+        # Nothing is compiled twice by the studies of this file, and that once with no effort.
+        self._settings = {
+            "jax_compilation_cache_dir": str(folder.parent / "compiled"),
+            "jax_disable_most_optimizations": 1,
+            "jax_persistent_cache_min_compile_time_secs": 0,
+        }
 
-    def start(self, file_limit: int | None = None) -> StudyProcess:
+    def start(self, *prepare: Callable[[], None]) -> StudyProcess:
         """The command in a process of its own, watched."""
-        arguments = [*COMMAND.split(), *self._arms]
-        return StudyProcess(arguments, self.folder, self.folder.parent / "compiled", file_limit)
+        arguments = " ".join([COMMAND, *self._arms])
+        return StudyProcess(
+            self.folder, arguments, settings=self._settings, prepare=(watch, *prepare)
+        )
 
-    def run(self, file_limit: int | None = None) -> tuple[int, str, str]:
+    def run(self, *prepare: Callable[[], None]) -> tuple[int, str, str]:
         """The command, watched, to its end: exit code, output and complaints."""
-        return self.start(file_limit).communicate()
+        return self.start(*prepare).communicate()
 
     def run_as_users_do(self, seconds: float | None = None) -> tuple[int, str]:
         """The command as it is, to its end or killed after a time: exit code and complaints."""
         command = [sys.executable, "-m", "experiments", *COMMAND.split(), *self._arms]
-        environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
+        settings = {name.upper(): str(value) for name, value in self._settings.items()}
+        settings |= {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
         try:
             ended = subprocess.run(
                 command,
                 cwd=self.folder,
-                env=environment,
+                env=os.environ | settings,
                 capture_output=True,
                 text=True,
                 timeout=seconds,
@@ -74,7 +83,7 @@ class StudyFolder:
             goal = len(progress()) + (rng.randint(1, 4) if phase == "training" else 1)
             process = self.start()
             while process.poll() is None and len(progress()) < goal:
-                time.sleep(0.002)
+                time.sleep(0.02)
             time.sleep(rng.uniform(0, 0.2))
             process.kill()
             code, _, complaints = process.communicate()
@@ -111,15 +120,7 @@ class StudyFolder:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the studies of this file are; they share the images and what was compiled."""
     place = tmp_path_factory.mktemp("resume")
-    (place / "raw").mkdir()
-    rng = np.random.default_rng(0)
-    for name, size in (("train", IMAGES), ("t10k", 100)):
-        images = rng.integers(0, 256, (size, 28, 28), np.uint8)
-        labels = rng.integers(0, 10, size).astype(np.uint8)
-        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
-            sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
-            content = bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes()
-            (place / "raw" / f"{name}-{kind}-ubyte").write_bytes(content)
+    write_images(place / "raw", train=IMAGES, test=100)
     return place
 
 
@@ -195,9 +196,8 @@ def test_a_second_process_in_the_folder_says_so_and_stops(place: Path):
 def test_a_full_disk_is_an_error_and_the_study_goes_on_when_there_is_room(
     place: Path, whole: StudyFolder
 ):
-    """No file may grow beyond 64 KiB: enough for the records and not for a checkpoint."""
     study = StudyFolder(place / "full", arms=("sgd",))
-    code, _, complaints = study.run(file_limit=2**16)
+    code, _, complaints = study.run(limit_files)
     assert code == 2
     assert re.search(r"error: out/checkpoints/\w+ cannot be written: .*File too large", complaints)
     trained = study.trained()

@@ -108,12 +108,10 @@ def watch() -> Iterator[Watch]:
         assert task.batch_size == WORKLOAD.batch_size
         return Watched(program(optimizer, epochs), watch)
 
-    jax.config.update("jax_disable_most_optimizations", True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "Program", watched)
         patch.setattr(run.tasks, "make_task", tiny_task)
         yield watch
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from flax import nnx
 import neuroplastic_optax as npx
 from experiments import models
 
+pytestmark = pytest.mark.usefixtures("fully_optimized")
 LEAVES = jax.tree.leaves(
     nnx.state(nnx.eval_shape(lambda: models.ResNet(3, rngs=nnx.Rngs(0))), nnx.Param)
 )

@@ -155,23 +155,6 @@ class Counter:
         return optax.sgd(learning_rate)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation() -> Iterator[None]:
-    """Half the time, for code that is not as fast; XLA's full optimisation is asked for by name."""
-    with optimisation(full=False):
-        yield
-
-
-@contextlib.contextmanager
-def optimisation(*, full: bool) -> Iterator[None]:
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", not full)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
-
-
 RATES = {"sgd": 0.1, "adam": 0.01}
 PAIRED_SEEDS = (0, 1, 0, 1)
 
@@ -202,17 +185,17 @@ def five() -> Trained:
 
 
 class TestManyCellsInOneProgram:
+    @pytest.mark.usefixtures("fully_optimized")
     def test_give_bit_for_bit_what_a_program_of_their_own_gives(self):
-        with optimisation(full=True):
-            program = make_program(ARMS["full"].make, loop="map")
-            together = run(program, SEEDS, FULL_RATES)
-            for cell, (seed, rate) in enumerate(zip(SEEDS, FULL_RATES, strict=True)):
-                alone, among = run(program, (seed,), (rate,)), together.cells([cell])
-                for one, other in zip(alone.metrics, among.metrics, strict=True):
-                    # A sum over the steps, outside of them: its order is the compiler's choice.
-                    sums = one.pop("train_loss"), other.pop("train_loss")
-                    np.testing.assert_allclose(*sums, rtol=3e-7)
-                assert_equal(alone, among)
+        program = make_program(ARMS["full"].make, loop="map")
+        together = run(program, SEEDS, FULL_RATES)
+        for cell, (seed, rate) in enumerate(zip(SEEDS, FULL_RATES, strict=True)):
+            alone, among = run(program, (seed,), (rate,)), together.cells([cell])
+            for one, other in zip(alone.metrics, among.metrics, strict=True):
+                # A sum over the steps, outside of them: its order is the compiler's choice.
+                sums = one.pop("train_loss"), other.pop("train_loss")
+                np.testing.assert_allclose(*sums, rtol=3e-7)
+            assert_equal(alone, among)
 
     def test_give_the_same_on_any_number_of_devices(self, five: Trained):
         devices = jax.devices()[:4]
@@ -346,11 +329,11 @@ class TestCompilation:
         """Three programs, for the start, the epoch and the evaluation, ahead of any timing."""
         optimizer = Counter()
         program = make_program(optimizer, mesh=make_mesh(devices=jax.devices()[:number]))
-        with optimisation(full=True), compilations() as ahead:
+        with compilations() as ahead:
             program.compile(np.array([0, 1, 2, 3]), np.array([0.1, 0.2, 0.3, 0.4]))
         assert len(ahead) == 3
         calls = optimizer.calls
-        with optimisation(full=True), compilations() as later:
+        with compilations() as later:
             run(program, (0, 1, 2, 3), (0.1, 0.2, 0.3, 0.4))
             run(program, (7, 8, 9, 7), (0.5, 0.0, 0.1, 0.1))
             program.compile(np.array([5, 5, 6, 6]), np.array([0.5, 0.6, 0.5, 0.6]))
