@@ -449,7 +449,6 @@ ARMS: dict[str, Arm] = {
 }
 PLASTIC = (  # keep diagnostics of α
     "full",
-    _NARROW.name,
     "gradient_only",
     "gradient_only_wide",
     "gradient_only_wider",
@@ -461,4 +460,5 @@ PLASTIC = (  # keep diagnostics of α
         if "scope" not in getattr(ARMS[arm].make, "keywords", {})
     ),
     *(arm.name for arm in _SELECTION["full"]),
+    _NARROW.name,
 )

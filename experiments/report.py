@@ -20,6 +20,7 @@ from experiments.configs import (
 from experiments.figures import DATASET_TITLES
 from experiments.hypotheses import Competitor, Hypothesis
 from experiments.optimizers import ARMS
+from experiments.search import near_learning_rates
 from experiments.statistics import (
     ALPHA,
     MARGIN,
@@ -33,6 +34,7 @@ from experiments.statistics import (
 from experiments.summary import per_cell
 
 Table = list[list[str]]
+AT_AN_END = "†: the best of the three learning rates is at an end; a better one may lie beyond."
 
 
 def markdown_table(table: Table) -> str:
@@ -465,7 +467,7 @@ def noise_table(
                 f"{row['label_noise']:.0%}",
                 f"{row['batch_size']}",
                 ARMS[row["arm"]].label,
-                f"{row['learning_rate']:g}",
+                _near_rate(row["arm"], row["learning_rate"]),
                 mean_and_sd(row["final_accuracy_mean"], row["final_accuracy_sd"], 2),
                 *_gain(gain),
             ]
@@ -497,7 +499,7 @@ def noise_report(
             "",
             markdown_table(table),
             "",
-            f"Δ is {ARMS[study.arms[0]].label} minus the row's arm, paired by seed.",
+            f"Δ is {ARMS[study.arms[0]].label} minus the row's arm, paired by seed. {AT_AN_END}",
             "",
             *sentences,
             "",
@@ -529,6 +531,16 @@ def chosen_table(
             ]
         )
     return table
+
+
+def _near_rate(arm: str, learning_rate: float) -> str:
+    """The best of the three learning rates around an arm's default, marked if it is at an end.
+
+    >>> [_near_rate("sgd", rate) for rate in (0.03, 0.1, 0.3)]
+    ['0.03†', '0.1', '0.3†']
+    """
+    low, _, high = near_learning_rates(ARMS[arm].learning_rate)
+    return f"{learning_rate:g}{'†' if learning_rate in (low, high) else ''}"
 
 
 def _gain(gain: PairedComparison | None) -> list[str]:
@@ -599,7 +611,7 @@ def optimizers_report(study: Optimizers, summary: pd.DataFrame, table: Table, so
     best = summary.loc[summary.groupby("arm", sort=False)["final_accuracy_mean"].idxmax()]
     ordered = best.sort_values("final_accuracy_mean", ascending=False).to_dict("records")
     lines = [
-        f"{place}. {ARMS[row['arm']].label} at {row['learning_rate']:g}: "
+        f"{place}. {ARMS[row['arm']].label} at {_near_rate(row['arm'], row['learning_rate'])}: "
         f"{mean_and_sd(row['final_accuracy_mean'], row['final_accuracy_sd'], 2)}%"
         for place, row in enumerate(ordered, start=1)
     ]
@@ -616,6 +628,8 @@ def optimizers_report(study: Optimizers, summary: pd.DataFrame, table: Table, so
             "in the paper's figure; no claim rests on it:",
             "",
             *lines,
+            "",
+            AT_AN_END,
             "",
             "![accuracy and training loss by epoch, final and best accuracy](figure.png)",
             "",
@@ -690,7 +704,7 @@ def design_space_table(
         table.append(
             [
                 ARMS[arm].label,
-                f"{row['learning_rate']:g}",
+                _near_rate(base or arm, row["learning_rate"]),
                 mean_and_sd(row["final_accuracy_mean"], row["final_accuracy_sd"], 2),
                 ARMS[base].label if base else "",
                 *_gain(of_arm.get(base)),
@@ -738,6 +752,8 @@ def design_space_report(
             "",
             markdown_table(table),
             "",
+            AT_AN_END,
+            "",
             "![final accuracy of every variant](figure.png)",
             "",
         ]
@@ -751,7 +767,7 @@ def text_table(summary: pd.DataFrame, gains: Mapping[str, PairedComparison]) -> 
         table.append(
             [
                 ARMS[row["arm"]].label,
-                f"{row['learning_rate']:g}",
+                _near_rate(row["arm"], row["learning_rate"]),
                 mean_and_sd(row["final_accuracy_mean"], row["final_accuracy_sd"], 2),
                 mean_and_sd(row["final_loss_mean"], row["final_loss_sd"], 4),
                 *_gain(gains.get(row["arm"])),
@@ -787,7 +803,7 @@ def text_report(
             markdown_table(table),
             "",
             "*final %*: next characters predicted on test text. *final loss*: nats a character. "
-            f"Δ is {name} minus the row's arm, paired by seed.",
+            f"Δ is {name} minus the row's arm, paired by seed. {AT_AN_END}",
             "",
             *sentences,
             "",

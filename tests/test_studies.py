@@ -523,6 +523,15 @@ class TestDesignSpace:
         assert "nothing can be shown" in done.report
 
 
+@pytest.mark.parametrize("done", ["noise", "optimizers", "design_space", "text"], indirect=True)
+def test_a_best_rate_at_an_end_of_the_three_is_marked(done: Done):
+    """SGD's is made to be at an end, and no arm's is where it starts, at 0.1 or 0.001."""
+    assert "†: the best of the three learning rates is at an end" in done.report
+    assert "0.03†" in done.report
+    assert "0.03†" in done.shown or done.name == "optimizers"  # which shows all rates
+    assert not re.search(r"\b0\.(1|001)†", done.report)
+
+
 class TestTransfer:
     @pytest.fixture(scope="class")
     @classmethod
