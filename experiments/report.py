@@ -494,8 +494,8 @@ def noise_report(
             "",
             f"{study.epochs} epochs, {study.seeds} seeds an arm, paired. In each condition every "
             "arm runs at the best of three learning rates around its default, chosen by "
-            f"{study.tuning_seeds} other seeds on held-out training images with the same noise. "
-            f"Test labels are never changed. Data: {source}.",
+            f"other seeds ({study.tuning_seeds} a rate) on held-out training images with the same "
+            f"noise. Test labels are never changed. Data: {source}.",
             "",
             markdown_table(table),
             "",
@@ -586,7 +586,7 @@ def selection_report(
             "",
             "36 trials a family: for the full method the published grid of learning rates, γ and "
             "warm-ups, for each other family twelve learning rates and three values of one more "
-            f"setting. {study.epochs} epochs, {study.tuning_seeds} seeds a trial, judged on a "
+            f"setting. {study.epochs} epochs, seeds a trial: {study.tuning_seeds}, judged on a "
             "sixth of the training images, held out. The published selection was made on test "
             f"images. What was selected then ran on {rows['seed'].nunique()} fresh seeds and the "
             f"test images. Data: {source}.",
@@ -738,8 +738,8 @@ def design_space_report(
             f"# The design space: {DATASET_TITLES[study.dataset]}",
             "",
             f"{_protocol(study)} {seeds} seeds. Each base and baseline runs at the best of three "
-            f"learning rates, chosen by {study.tuning_seeds} other seeds on held-out training "
-            "images; a variant runs at its base's. "
+            f"learning rates, chosen by other seeds ({study.tuning_seeds} a rate) on held-out "
+            "training images; a variant runs at its base's. "
             f"Data: {source}.",
             "",
             f"Of {len(gains)} variants, {len(better) or 'none'} "
@@ -797,8 +797,8 @@ def text_report(
             "A causal transformer that predicts the next character. "
             f"{study.epochs} epochs, batches of {study.batch_size} windows, "
             f"{rows['seed'].nunique()} seeds an arm, paired. Every arm runs at the best of three "
-            f"learning rates around its default, chosen by {study.tuning_seeds} other seeds on "
-            f"held-out training text. Data: {source}.",
+            "learning rates around its default, chosen by other seeds "
+            f"({study.tuning_seeds} a rate) on held-out training text. Data: {source}.",
             "",
             markdown_table(table),
             "",
