@@ -9,7 +9,7 @@ from flax import nnx
 from experiments.configs import Accuracy, Workload
 from experiments.data import Dataset
 from experiments.mesh import make_mesh
-from experiments.models import ResNet
+from experiments.models import ResidualBlock, ResNet
 from experiments.optimizers import ARMS
 from experiments.tasks import CIFAR10_MEAN, CIFAR10_STD, make_task, random_crop, random_flip
 from experiments.train import Arrays, Program, Task
@@ -62,9 +62,20 @@ def test_a_flip_mirrors_about_half_of_the_images():
     assert kept.mean() == pytest.approx(0.5, abs=0.1)
 
 
+class OneBlock(nnx.Module):
+    """A block of the model, which as a whole takes long to compile."""
+
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.block = ResidualBlock(3, 10, 2, dtype=jnp.float32, rngs=rngs)
+
+    def __call__(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None):
+        del rngs
+        return jnp.mean(self.block(images, train=train), axis=(1, 2))
+
+
 def test_training_updates_batch_statistics_and_evaluation_uses_them():
     task = make_task(Workload("cifar10", "resnet18", batch_size=16), dataset())
-    small = Task(lambda rngs: ResNet(width=2, rngs=rngs), task.preprocess, task.batch_size)
+    small = Task(OneBlock, task.preprocess, task.batch_size)
     data = Arrays(IMAGES, LABELS)
     mesh = make_mesh(devices=jax.devices()[:1])
     program = Program(small, ARMS["sgd"].make, data, data, epochs=1, mesh=mesh, loop="map")

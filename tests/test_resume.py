@@ -56,8 +56,8 @@ class StudyFolder:
         """The command, watched, to its end: exit code, output and complaints."""
         return self.start(*prepare).communicate()
 
-    def run_as_users_do(self, seconds: float | None = None) -> tuple[int, str]:
-        """The command as it is, to its end or killed after a time: exit code and complaints."""
+    def run_as_users_do(self, seconds: float) -> tuple[int, str]:
+        """The command as it is, until it ends or the time is up: exit code and complaints."""
         command = [sys.executable, "-m", "experiments", *COMMAND.split(), *self._arms]
         settings = {name.upper(): str(value) for name, value in self._settings.items()}
         settings |= {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -128,7 +128,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(place: Path) -> StudyFolder:
     """A study that was not interrupted."""
     study = StudyFolder(place / "whole")
-    code, complaints = study.run_as_users_do()
+    code, _, complaints = study.run()
     assert code == 0, complaints
     return study
 
