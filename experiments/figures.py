@@ -1,7 +1,8 @@
 """Figures, from saved records alone: nothing here trains."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -25,7 +26,7 @@ from neuroplastic_optax import ALPHA_EDGES
 COLOURS = {
     "full": "#D55E00",
     "full_clipped": "#D55E00",
-    "full_bfloat16": "#56B4E9",
+    "full_bfloat16": "#D55E00",
     "gradient_only": "#0072B2",
     "gradient_only_wide": "#0072B2",
     **dict.fromkeys(ABLATIONS, "#0072B2"),
@@ -75,12 +76,13 @@ def accuracy_by_epoch(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-LINE_STYLES = ("-", "--", ":", "-.")  # of an arm's learning rates, from the lowest on
+LINE_STYLES = ("-", "--", ":", "-.")  # of the lines of one colour
 
 
 def draw_by_epoch(axes: Axes, rows: pd.DataFrame, column: str) -> None:
     """A line an arm and learning rate, the mean over seeds, in a band of one standard deviation."""
-    rates = rows.groupby("arm")["learning_rate"].unique().map(sorted)
+    rates = rows.groupby("arm")["learning_rate"].nunique()
+    styles: dict[str, Iterator[str]] = {colour: cycle(LINE_STYLES) for colour in COLOURS.values()}
     for arm, rate in rows[["arm", "learning_rate"]].drop_duplicates().itertuples(index=False):
         of_line = rows[(rows["arm"] == arm) & (rows["learning_rate"] == rate)]
         over_seeds = of_line.groupby("epoch")[column].agg(["mean", "std"])
@@ -90,8 +92,8 @@ def draw_by_epoch(axes: Axes, rows: pd.DataFrame, column: str) -> None:
             epochs,
             mean,
             color=COLOURS[arm],
-            linestyle=LINE_STYLES[rates[arm].index(rate) % len(LINE_STYLES)],
-            label=ARMS[arm].label if len(rates[arm]) == 1 else f"{ARMS[arm].label}, {rate:g}",
+            linestyle=next(styles[COLOURS[arm]]),
+            label=ARMS[arm].label if rates[arm] == 1 else f"{ARMS[arm].label}, {rate:g}",
             marker=".",
             markersize=4,
         )
@@ -384,8 +386,10 @@ def optimizers(rows: pd.DataFrame, summary: pd.DataFrame) -> Figure:
         what = column.replace("_", " ")
         axes.set(xlabel="learning rate", ylabel=f"{what} (%)", title=what, xscale="log")
         _plain(axes)
-    accuracy.legend(frameon=False, fontsize=6, ncols=2)
     final.legend(frameon=False, fontsize=8)
+    lines = accuracy.get_legend_handles_labels()
+    arms = summary["arm"].nunique()
+    figure.legend(*lines, frameon=False, fontsize=8, ncols=arms, loc="outside lower center")
     figure.suptitle(_title(rows, "standard optimizers and the full method").replace("\n", " "))
     return figure
 

@@ -71,6 +71,13 @@ class TestColours:
         lines = {line.get_label(): line.get_color() for line in axes.get_lines()}
         assert lines == {ARMS[arm].label: COLOURS[arm] for arm in arms}
 
+    def test_lines_of_one_colour_differ_in_their_style(self):
+        arms = ("full", "full_clipped", "sgd", "full_bfloat16")
+        (axes,) = accuracy_by_epoch(rows_of(*arms)).axes
+        drawn = [(line.get_color(), line.get_linestyle()) for line in axes.get_lines()]
+        assert len(set(drawn)) == len(arms)
+        assert [style for _, style in drawn] == ["-", "--", "-", ":"]
+
 
 class TestAccuracyByEpoch:
     def test_draws_the_mean_of_the_rows_in_percent(self):
