@@ -31,7 +31,7 @@ from experiments.statistics import (
     smallest_p,
     verdict,
 )
-from experiments.summary import per_cell
+from experiments.summary import compare_arms, per_cell
 
 Table = list[list[str]]
 AT_AN_END = "†: the best of the three learning rates is at an end; a better one may lie beyond."
@@ -123,6 +123,7 @@ def accuracy_report(
             "seconds of training a seed, without compilation and evaluation, all seeds training "
             "together.",
             "",
+            *_beside_the_first(rows),
             *_beside_published(rows, published),
             "![test accuracy by epoch](figure.png)",
             "",
@@ -130,6 +131,24 @@ def accuracy_report(
             "",
         ]
     )
+
+
+def _beside_the_first(rows: pd.DataFrame) -> list[str]:
+    """The first arm's final accuracy beside every other's, paired by seed."""
+    first, *others = rows["arm"].unique()
+    if not others or rows["seed"].nunique() < 2:
+        return []
+    gains = [compare_arms(rows, first, other) for other in others]
+    adjusted = holm([gain.p_value for gain in gains]).tolist()
+    return [
+        "After the last epoch, p one-sided by sign flips, adjusted by Holm:",
+        "",
+        *(
+            "- " + sentence(ARMS[first].label, ARMS[other].label, gain, p)
+            for other, gain, p in zip(others, gains, adjusted, strict=True)
+        ),
+        "",
+    ]
 
 
 def _beside_published(rows: pd.DataFrame, published: pd.DataFrame | None) -> list[str]:

@@ -111,6 +111,9 @@ class TestPresets:
     def test_count_what_was_asked_for_on_the_command_line_too(self):
         assert Accuracy(seeds=3).reductions() == {"seeds": (3, 5)}
 
+    def test_count_nothing_that_is_more_than_in_the_full_protocol(self):
+        assert Accuracy(seeds=20).reductions() == {}
+
 
 class TestCells:
     def test_of_the_accuracy_study_are_every_arm_with_every_seed(self):

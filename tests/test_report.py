@@ -144,6 +144,23 @@ class TestAccuracyReport:
         assert f"{theirs:.2f}% there" in text
         assert f"{ours - theirs:+.2f} points apart" in text
 
+    def test_says_how_the_first_arm_compares_with_the_others_by_seed(self):
+        rows = rows_of(0, seeds=4)
+        last = (
+            100 * rows[rows["epoch"] == rows["epochs"]].set_index(["arm", "seed"])["test_accuracy"]
+        )
+        text = accuracy_report(rows, table_of(rows), None, "IDX files")
+        (line,) = (line for line in text.splitlines() if line.startswith("- "))
+        assert "NeuroPlastic (full)" in line
+        assert "Adam" in line
+        assert f"mean difference {(last['full'] - last['adam']).mean():+.2f} points" in line
+
+    def test_compares_nothing_where_there_is_nothing_to_compare(self):
+        rows = rows_of(0, seeds=3)
+        for of_one in (rows[rows["seed"] == 0], rows[rows["arm"] == "adam"]):
+            text = accuracy_report(of_one, table_of(of_one), None, "IDX files")
+            assert "sign flips" not in text
+
     def test_has_no_number_that_is_not_in_the_records(self):
         """Two reports of other rows differ in every number of their tables but the settings."""
         one, other = (rows_of(seed) for seed in (0, 1))
