@@ -178,15 +178,14 @@ def _larger(
     )
     measured = [f"{share:.0%}: {_measured(of_share)}" for share, of_share in gain.items()]
     measured.append(f"{here:.0%} against {there:.0%}: {_measured(difference)}")
-    every = all(of_share.interval_low > 0 for of_share in gain.values())
-    more = difference.interval_low > 0
-    agrees = (
-        "yes"
-        if every and more
-        else "in part: everywhere, not shown to be more"
-        if every
-        else "not shown"
-    )
+    agrees = "not shown"
+    if all(of_share.interval_low > 0 for of_share in gain.values()):
+        if difference.interval_low > 0:
+            agrees = "yes"
+        elif difference.interval_high < 0:
+            agrees = "in part: everywhere, but less so"
+        else:
+            agrees = "in part: everywhere, not shown to be more"
     return "; ".join(measured), agrees
 
 

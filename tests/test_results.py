@@ -174,7 +174,12 @@ def test_variants_are_compared_with_their_own_base(tmp_path, gain, agrees):
 
 @pytest.mark.parametrize(
     ("gain", "agrees"),
-    [(2.0, "yes"), (1.0, "in part: everywhere, not shown to be more"), (-1, "not shown")],
+    [
+        (2.0, "yes"),
+        (1.0, "in part: everywhere, not shown to be more"),
+        (0.5, "in part: everywhere, but less so"),
+        (-1, "not shown"),
+    ],
 )
 def test_noise_has_to_make_the_gain_larger(tmp_path, gain, agrees):
     wobble = 0.1 * np.sin(np.arange(6))
