@@ -346,19 +346,26 @@ _ANSWERS = {
     "gradient_only": {
         Verdict.BETTER: "The paper's own comparison reproduces, at its own settings",
         Verdict.WORSE: "The paper's own comparison comes out the other way round",
+        Verdict.NO_PRACTICAL_DIFFERENCE: "The paper's own comparison, at its own settings, gives a "
+        "difference of no practical size",
         Verdict.NOT_SHOWN: "The paper's own comparison does not reproduce",
     },
     "gradient_only_wide": {
         Verdict.BETTER: "Against the gradient signal alone, activity and memory help at equal "
         "bounds and equal tuning",
+        Verdict.NO_PRACTICAL_DIFFERENCE: "Activity and memory make no difference of practical size "
+        "at equal bounds and equal tuning",
         Verdict.NOT_SHOWN: "Activity and memory are not shown to help at equal bounds and tuning",
     },
     "permuted": {
         Verdict.BETTER: "It matters which coordinate gets which coefficient",
+        Verdict.NO_PRACTICAL_DIFFERENCE: "Which coordinate gets which coefficient makes no "
+        "difference of practical size",
         Verdict.NOT_SHOWN: "It is not shown to matter which coordinate gets which coefficient",
     },
     "random": {
         Verdict.BETTER: "α does more than noise of the same mean and variance",
+        Verdict.NO_PRACTICAL_DIFFERENCE: "Noise of the same mean and variance does as well as α",
         Verdict.NOT_SHOWN: "α is not shown to do more than noise of the same mean and variance",
     },
     "norm_matched": {
