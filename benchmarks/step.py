@@ -15,6 +15,7 @@ import optax.contrib
 import pandas as pd
 from flax import nnx
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from rich.console import Console
 from rich.progress import Progress
 
@@ -370,6 +371,7 @@ def make_figure(rows: pd.DataFrame) -> Figure:
             label="floor at the speed of a copy",
         )
         axes.set(xscale="log", xlabel="ms a step (median)", title=TITLES[tree])
+        axes.xaxis.set_minor_formatter(NullFormatter())
         labels = [CONTESTANTS[name].label for name in names] if axes is panels[0, 0] else []
         axes.set_yticks(heights if labels else [], labels)
         axes.grid(alpha=0.25)

@@ -371,6 +371,8 @@ def optimizers(rows: pd.DataFrame, summary: pd.DataFrame) -> Figure:
     accuracy.set(xlabel="epoch", ylabel="test accuracy (%)", title="test accuracy")
     draw_by_epoch(loss, rows, "train_loss")
     loss.set(xlabel="epoch", ylabel="training loss", title="training loss", yscale="log")
+    loss.yaxis.set_major_formatter(ScalarFormatter())
+    loss.yaxis.set_minor_formatter(ScalarFormatter())
     for axes, column in ((final, "final_accuracy"), (best, "best_accuracy")):
         for arm in summary["arm"].unique():
             of_arm = summary[summary["arm"] == arm]
