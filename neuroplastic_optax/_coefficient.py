@@ -40,6 +40,12 @@ def _mean(x: jax.Array) -> jax.Array:
     return jnp.sum(x) / max(x.size, 1)  # a zero-size leaf has mean 0, not NaN
 
 
+def mean_magnitude(gradient: jax.Array) -> jax.Array:
+    """mean(|g|) of one leaf, in float32 or wider; XLA does it once where it is asked for twice."""
+    g = jax.lax.optimization_barrier(gradient)  # as in `coefficient`
+    return _mean(jnp.abs(g.astype(compute_dtype(g.dtype))))
+
+
 def _signals(
     gradient: jax.Array,
     activity: jax.Array | None,
@@ -59,6 +65,7 @@ def coefficient(
     mu: jax.Array | None,
     nu: jax.Array | None,
     *,
+    activity_mean: jax.Array | None,
     activity_weight: ArrayLike,
     gradient_weight: ArrayLike,
     memory_weight: ArrayLike,
@@ -68,7 +75,7 @@ def coefficient(
     eps: ArrayLike,
     tensorwise: bool,
 ) -> Coefficient:
-    """α and α_grad of one leaf; see :func:`plasticity_coefficient`."""
+    """α and α_grad of one leaf, with mean(a) where it is known; see `plasticity_coefficient`."""
     dtype = compute_dtype(gradient.dtype)
     # A schedule or `inject_hyperparams` may bring eps in float16, where 1e-8 is zero.
     eps = jnp.maximum(jnp.asarray(eps, dtype), jnp.finfo(dtype).tiny)
@@ -76,7 +83,12 @@ def coefficient(
     operands = gradient, activity, mu, nu, eps
     # Behind the barrier the signals are computed twice: for their means, and for the entries. XLA
     # would compute them once, write them to memory and read them back twice: more traffic.
-    means = jax.tree.map(_mean, _signals(*jax.lax.optimization_barrier(operands)))
+    _, of_activity, of_memory = jax.tree.map(
+        _mean, _signals(*jax.lax.optimization_barrier(operands))
+    )
+    if activity_mean is None:
+        activity_mean = of_activity
+    means = mean_magnitude(gradient), activity_mean, of_memory
     signals = means if tensorwise else _signals(*operands)
     ghat, ahat, mhat = jax.tree.map(lambda x, mean: x / (mean + eps), signals, means)
 
@@ -166,10 +178,8 @@ def plasticity_coefficient(
     _checks.check_number("plasticity_scale", plasticity_scale)
     _checks.check_floating((gradient, activity, mu, nu))
     return coefficient(
-        jnp.asarray(gradient),
-        None if activity is None else jnp.asarray(activity),
-        None if mu is None else jnp.asarray(mu),
-        None if nu is None else jnp.asarray(nu),
+        *jax.tree.map(jnp.asarray, (gradient, activity, mu, nu)),
+        activity_mean=None,
         activity_weight=activity_weight,
         gradient_weight=gradient_weight,
         memory_weight=memory_weight,

@@ -269,11 +269,7 @@ def control_learning_rate(
         outputs, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
         own = plasticity.accumulate(updates, state.plasticity)
         theirs = _traces_like(jax.eval_shape(plasticity.init, updates), inner_state)
-        traces = (
-            own
-            if theirs is None
-            else own._replace(activity=theirs.activity, mu=theirs.mu, nu=theirs.nu)
-        )
+        traces = own if theirs is None else theirs._replace(count=own.count)
         coefficients = plasticity.coefficients(updates, traces)
         multiplier = _multiplier(coefficients, updates, state.plasticity.count)
         indices, _ = group_indices(updates)
@@ -327,4 +323,4 @@ def _traces_like(wanted: Any, inner_state: optax.OptState) -> ScaleByPlasticityS
 
 
 def _without_traces(state: ScaleByPlasticityState) -> ScaleByPlasticityState:
-    return state._replace(activity=None, mu=None, nu=None)
+    return state._replace(activity=None, mu=None, nu=None, activity_mean=None)

@@ -16,6 +16,7 @@ from neuroplastic_optax._coefficient import (
     check_coefficient_settings,
     coefficient,
     compute_dtype,
+    mean_magnitude,
 )
 from neuroplastic_optax._diagnostics import (
     Diagnostics,
@@ -38,6 +39,9 @@ class ScaleByPlasticityState(NamedTuple):
       activity: moving average of :math:`|g|`.
       mu: moving average of g.
       nu: moving average of g².
+      activity_mean: mean of each leaf's activity, float32 or wider, [leaves] in the order of
+        ``jax.tree.leaves``; kept since it follows from its last value and the mean of :math:`|g|`.
+        None where ``activity`` is, and where it is rounded as it is stored.
       diagnostics: of the last step, where they are asked for.
     """
 
@@ -45,6 +49,7 @@ class ScaleByPlasticityState(NamedTuple):
     activity: optax.Updates | None
     mu: optax.Updates | None
     nu: optax.Updates | None
+    activity_mean: jax.Array | None
     diagnostics: PlasticityDiagnostics | None = None
 
 
@@ -107,13 +112,19 @@ class Plasticity:
         """Zero traces of the shapes and shardings of ``params``."""
         _checks.check_floating(params)
 
-        def zeros() -> (
-            optax.Updates
-        ):  # a tree of its own for each trace, so that all can be donated
+        # A tree of its own for each trace, so that all can be donated.
+        def zeros() -> optax.Updates:
             return jax.tree.map(
                 lambda p: jnp.zeros_like(p, dtype=self.accumulator_dtype or compute_dtype(p.dtype)),
                 params,
             )
+
+        def zero_means() -> jax.Array | None:
+            dtypes = [compute_dtype(p.dtype) for p in jax.tree.leaves(params)]
+            stored = self.accumulator_dtype
+            if stored is not None and any(jnp.promote_types(stored, d) != stored for d in dtypes):
+                return None  # the mean before rounding is not that of the trace
+            return jnp.zeros(len(dtypes), jnp.result_type(jnp.float32, *dtypes))
 
         needs_activity = not _checks.is_static_zero(self.activity_weight)
         needs_memory = not _checks.is_static_zero(self.memory_weight)
@@ -122,6 +133,7 @@ class Plasticity:
             activity=zeros() if needs_activity else None,
             mu=zeros() if needs_memory or self.always_keep_mu else None,
             nu=zeros() if needs_memory else None,
+            activity_mean=zero_means() if needs_activity else None,
             diagnostics=init_diagnostics(params, self.diagnostics),
         )
 
@@ -132,23 +144,32 @@ class Plasticity:
         _checks.check_floating(gradients)
 
         def average(
-            trace: optax.Updates | None, decay: ArrayLike, signal: Callable[[jax.Array], jax.Array]
+            trace: optax.Updates | None,
+            decay: ArrayLike,
+            signal: Callable[[jax.Array], jax.Array],
+            of: optax.Updates = gradients,
         ) -> Any:
             if trace is None:
                 return None
 
-            def update(t: jax.Array, g: jax.Array) -> jax.Array:
-                dtype = compute_dtype(g.dtype)
-                new = decay * t.astype(dtype) + (1 - decay) * signal(g.astype(dtype))
+            def update(t: jax.Array, x: jax.Array) -> jax.Array:
+                dtype = compute_dtype(x.dtype)
+                new = decay * t.astype(dtype) + (1 - decay) * signal(x.astype(dtype))
                 return jnp.asarray(new, t.dtype)
 
-            return jax.tree.map(update, trace, gradients)
+            return jax.tree.map(update, trace, of)
 
         return state._replace(
             count=optax.safe_increment(state.count),
             activity=average(state.activity, self.activity_decay, jnp.abs),
             mu=average(state.mu, self.b1, lambda g: g),
             nu=average(state.nu, self.b2, _square),
+            activity_mean=average(
+                state.activity_mean,
+                self.activity_decay,
+                jnp.asarray,
+                of=_mean_magnitudes(gradients),
+            ),
         )
 
     def coefficients(
@@ -156,9 +177,10 @@ class Plasticity:
     ) -> list[Coefficient]:
         """α and α_grad of each leaf, from traces updated by this step already."""
         leaves = jax.tree.leaves(gradients)
+        nothing: list[jax.Array | None] = [None] * len(leaves)
 
         def traces(trace: optax.Updates | None) -> list[jax.Array | None]:
-            return [None] * len(leaves) if trace is None else jax.tree.leaves(trace)
+            return nothing if trace is None else jax.tree.leaves(trace)
 
         scale = at_step(self.plasticity_scale, state.count - 1)
         return [
@@ -167,6 +189,7 @@ class Plasticity:
                 activity,
                 mu,
                 nu,
+                activity_mean=activity_mean,
                 activity_weight=self.activity_weight,
                 gradient_weight=self.gradient_weight,
                 memory_weight=self.memory_weight,
@@ -176,11 +199,12 @@ class Plasticity:
                 eps=self.eps,
                 tensorwise=self.tensorwise,
             )
-            for gradient, activity, mu, nu in zip(
+            for gradient, activity, mu, nu, activity_mean in zip(
                 leaves,
                 traces(state.activity),
                 traces(state.mu),
                 traces(state.nu),
+                nothing if state.activity_mean is None else state.activity_mean,
                 strict=True,
             )
         ]
@@ -203,6 +227,12 @@ class Plasticity:
                 diagnostics=self.diagnostics,
             )
         )
+
+
+def _mean_magnitudes(gradients: optax.Updates) -> jax.Array:
+    """mean(|g|) of each leaf, [leaves]."""
+    leaves = jax.tree.leaves(gradients)
+    return jnp.stack([mean_magnitude(g) for g in leaves]) if leaves else jnp.zeros(0)
 
 
 def _square(x: jax.Array) -> jax.Array:

@@ -55,8 +55,9 @@ def scale_by_plasticity(
     Means, norms and ratios are taken in float32, or in the leaf's dtype where that is wider; the
     update has the gradient's dtype. A NaN or infinity in a leaf makes the whole leaf's update NaN
     and stays in its traces: wrap the chain in :func:`optax.apply_if_finite` to skip such steps.
-    Squares of float32 gradients above 1e19 overflow, as they do in Adam; the memory signal of such
-    an entry is then zero, and stays so.
+    Squares of float32 gradients above 1.3e19 count as half the largest number; Adam's overflow. The
+    memory signal of such a leaf is off until ν has decayed. Where the sum of :math:`|g|` over a
+    leaf overflows, the leaf's activity signal is zero from there on.
 
     Args:
       activity_weight: :math:`w_a`. A weight of static 0 keeps no trace for its signal.

@@ -13,6 +13,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import neuroplastic_optax as npx
+from neuroplastic_optax._coefficient import coefficient, mean_magnitude
 
 SHAPES = {"empty": (0, 3), "large": (16, 5), "single": (1,), "scalar": ()}
 NON_EMPTY = [name for name in sorted(SHAPES) if name != "empty"]
@@ -314,8 +315,24 @@ def update_by_hand(gradient, state):
         mu=0.9 * state.mu + (1 - 0.9) * gradient,
         nu=0.99 * state.nu
         + (1 - 0.99) * jnp.minimum(jnp.square(gradient), jnp.finfo(jnp.float32).max / 2),
+        activity_mean=0.95 * state.activity_mean + (1 - 0.95) * mean_magnitude(gradient)[None],
     )
-    alpha = npx.plasticity_coefficient(gradient, new.activity, new.mu, new.nu)
+    (activity_mean,) = new.activity_mean
+    alpha, _ = coefficient(
+        gradient,
+        new.activity,
+        new.mu,
+        new.nu,
+        activity_mean=activity_mean,
+        activity_weight=0.4,
+        gradient_weight=0.4,
+        memory_weight=0.2,
+        min_alpha=0.2,
+        max_alpha=2.0,
+        plasticity_scale=1.0,
+        eps=1e-8,
+        tensorwise=False,
+    )
     return alpha * gradient, new
 
 

@@ -42,11 +42,12 @@ every_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
 
 def follow(tx, gradients):
     """The updates of all steps and the last state."""
-    state = tx.init(jnp.asarray(gradients[0]))
+    gradients = jax.tree.map(jnp.asarray, gradients)
+    state = tx.init(gradients[0])
     updates = []
     for g in gradients:
-        u, state = tx.update(jnp.asarray(g), state)
-        updates.append(np.asarray(u))
+        u, state = tx.update(g, state)
+        updates.append(jax.tree.map(np.asarray, u))
     return updates, state
 
 
@@ -70,12 +71,14 @@ def test_gradient_weight_alone_keeps_one_integer():
 
 
 @pytest.mark.parametrize(
-    ("weight", "absent"), [("activity_weight", {"activity"}), ("memory_weight", {"mu", "nu"})]
+    ("weight", "absent"),
+    [("activity_weight", {"activity", "activity_mean"}), ("memory_weight", {"mu", "nu"})],
 )
 @pytest.mark.parametrize("zero", [0, 0.0, np.float32(0)])
 def test_keeps_no_trace_of_a_signal_of_static_weight_zero(weight, absent, zero):
     state = npx.scale_by_plasticity(**{weight: zero}).init(jnp.ones(2))
-    assert {name for name in ("activity", "mu", "nu") if getattr(state, name) is None} == absent
+    kept = ("activity", "mu", "nu", "activity_mean")
+    assert {name for name in kept if getattr(state, name) is None} == absent
 
 
 def test_a_weight_of_traced_zero_equals_a_static_one():
@@ -104,6 +107,65 @@ def test_traces_have_the_accumulator_dtype(accumulator_dtype, leaf_dtype, expect
         assert state.activity.dtype == state.mu.dtype == state.nu.dtype == expected
 
 
+@given(MODERATE_LEAVES, MODERATE_LEAVES)
+def test_the_mean_of_the_activity_follows_from_its_last_value(first, second):
+    trees = [{"a": a, "b": b} for a, b in zip(first, second, strict=False)]
+    _, state = follow(npx.scale_by_plasticity(), trees)
+    means = [np.mean(np.asarray(state.activity[name], np.float64)) for name in ("a", "b")]
+    np.testing.assert_allclose(state.activity_mean, means, rtol=1e-6)
+
+
+def test_the_mean_of_the_activity_does_not_drift():
+    tx = npx.scale_by_plasticity()
+
+    def step(state, key):
+        size = 10 ** jax.random.uniform(key, minval=-6, maxval=6)
+        return tx.update(size * jax.random.normal(key, (1000,)), state)[1], None
+
+    state, _ = jax.lax.scan(
+        step, tx.init(jnp.zeros(1000)), jax.random.split(jax.random.key(0), 5000)
+    )
+    mean = np.mean(np.asarray(state.activity, np.float64))
+    np.testing.assert_allclose(state.activity_mean, [mean], rtol=1e-5)
+
+
+def test_a_sum_that_overflows_switches_the_activity_signal_off():
+    absurd, usual = np.full(8, 1e38, np.float32), np.arange(1.0, 9.0, dtype=np.float32)
+    updates, state = follow(npx.scale_by_plasticity(1.0, 1.0, 0.0), [absurd, usual, usual])
+    assert np.isinf(state.activity_mean)
+    alpha = npx.plasticity_coefficient(usual, None, None, None, gradient_weight=1.0)
+    np.testing.assert_allclose(updates[-1], alpha * usual, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("accumulator_dtype", "leaf_dtypes", "expected"),
+    [
+        (None, ("float32", "bfloat16"), "float32"),
+        (None, ("float32", "float64"), "float64"),
+        ("float32", ("float32", "bfloat16"), "float32"),
+        ("float64", ("float32",), "float32"),
+        ("bfloat16", ("float32",), None),
+        ("bfloat16", ("bfloat16",), None),
+        ("float32", ("float32", "float64"), None),
+    ],
+)
+def test_the_mean_of_the_activity_is_kept_where_the_trace_is_not_rounded(
+    accumulator_dtype, leaf_dtypes, expected
+):
+    with jax.enable_x64("float64" in (accumulator_dtype, *leaf_dtypes)):
+        g = [jnp.arange(3, dtype=dtype) for dtype in leaf_dtypes]
+        tx = npx.scale_by_plasticity(accumulator_dtype=accumulator_dtype)
+        updates, state = tx.update(g, tx.init(g))
+        if expected is None:
+            assert state.activity_mean is None
+        else:
+            assert state.activity_mean.dtype == expected
+            np.testing.assert_allclose(state.activity_mean, [0.05] * len(g), rtol=1e-6)
+        for u, x, a, m, v in zip(updates, g, state.activity, state.mu, state.nu, strict=True):
+            alpha = npx.plasticity_coefficient(x, a, m, v)
+            np.testing.assert_allclose(u, (alpha * x).astype(x.dtype), rtol=1e-6)
+
+
 def test_the_first_step_of_a_schedule_is_zero():
     seen = []
 
@@ -127,7 +189,7 @@ def coefficient_after(gradient, state):
 def test_scaled_update_is_alpha_times_the_gradient(gradients):
     updates, state = follow(npx.scale_by_plasticity(), gradients)
     alpha = coefficient_after(gradients[-1], state)
-    np.testing.assert_array_equal(updates[-1], alpha * gradients[-1])
+    np.testing.assert_allclose(updates[-1], alpha * gradients[-1], rtol=1e-6)
 
 
 @given(MODERATE_LEAVES, st.floats(0, 0.5))
