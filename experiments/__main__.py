@@ -49,6 +49,7 @@ def main() -> None:
             join_processes()
         console.quiet = jax.process_index() > 0
         run(study, console)
+        jax.distributed.shutdown()  # together: the first to leave a job would stop the others
     except (ConfigError, DataError, RecordError) as error:
         Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         sys.exit(2)

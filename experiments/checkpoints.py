@@ -1,4 +1,7 @@
-"""Checkpoints: where the cells of a program stand, so that a study that was killed goes on."""
+"""Checkpoints: where the cells of a program stand, so that a study that was killed goes on.
+
+The processes of a job write and read a checkpoint together, each its part of the arrays.
+"""
 
 import contextlib
 import functools
@@ -14,9 +17,9 @@ from types import TracebackType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from experiments.records import RecordError, Row
 from experiments.train import CellState
@@ -71,35 +74,45 @@ class Checkpoint:
         Raises:
           CheckpointError: there is a checkpoint, but not as it was written.
         """
-        if not self.folder.exists():
+        if not _as_the_first(self.folder.exists()):
             return None
+        restored, cause = None, None
         try:
-            manager = self._open()
-            epoch = manager.latest_step()
-            if epoch is None:
-                return None
-            shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, _with_entries(like))
-            restored = manager.restore(
-                epoch,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(shapes), rows=ocp.args.JsonRestore()
-                ),
-            )
-            rows = restored.rows["rows"]
-            state = jax.tree.map(lambda old, new: new if old.size else old, like, restored.state)
-            if _checksum(state, rows) != restored.rows["checksum"]:
-                raise ValueError("its checksum does not match")
+            restored = self._read(like)
         except Exception as error:  # of many kinds, whatever part is damaged
-            raise CheckpointError(f"{self.folder} cannot be read ({_first_line(error)})") from error
+            cause = error
+        if _any(cause is not None):
+            reason = _first_line(cause) if cause else "by another process"
+            raise CheckpointError(f"{self.folder} cannot be read ({reason})") from cause
+        if restored is None:
+            return None
+        state, rows, checksum = restored
+        if _checksum(state, rows) != checksum:
+            raise CheckpointError(f"{self.folder} cannot be read (its checksum does not match)")
         return state, rows
+
+    def _read(self, like: CellState) -> tuple[CellState, list[Row], int] | None:
+        """State, rows and the checksum of both as they were written."""
+        manager = self._open()
+        epoch = manager.latest_step()
+        if epoch is None:
+            return None
+        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, _with_entries(like))
+        restored = manager.restore(
+            epoch,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(shapes), rows=ocp.args.JsonRestore()
+            ),
+        )
+        state = jax.tree.map(lambda old, new: new if old.size else old, like, restored.state)
+        return state, restored.rows["rows"], restored.rows["checksum"]
 
     def save(self, epoch: int, state: CellState, rows: list[Row]) -> None:
         """Writes state and rows after an epoch, unless the last checkpoint is very young.
 
-        Training may go on at once: donated buffers are kept for as long as they are written. In a
-        job of several processes none has the whole state, and nothing is written.
+        Training may go on at once: donated buffers are kept for as long as they are written.
         """
-        if jax.process_count() > 1 or time.monotonic() < self._last + INTERVAL:
+        if not _as_the_first(time.monotonic() >= self._last + INTERVAL):
             return
         written = {"rows": list(rows), "checksum": _checksum(state, rows)}
         with self._named_errors():
@@ -115,7 +128,9 @@ class Checkpoint:
     def remove(self) -> None:
         """Removes the checkpoint: its cells are on record, or it cannot be read."""
         self._close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if jax.process_index() == 0:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        multihost_utils.sync_global_devices(f"{self.folder} is removed")
 
     def _open(self) -> ocp.CheckpointManager:
         if self._manager is None:
@@ -154,16 +169,28 @@ def identify(facts: Mapping[str, Any]) -> str:
 
 def _with_entries(state: CellState) -> CellState:
     """The state with a zero in place of every array without entries, which Orbax does not save."""
-    return jax.tree.map(lambda x: x if x.size else jnp.zeros(1, x.dtype), state)
+    return jax.tree.map(lambda x: x if x.size else np.zeros(1, x.dtype), state)
 
 
 def _checksum(state: CellState, rows: list[Row]) -> int:
     """Changes with every bit of state and rows; Orbax does not notice one that is flipped."""
-    return functools.reduce(
-        lambda checksum, leaf: zlib.crc32(np.asarray(leaf).tobytes(), checksum),
-        jax.tree.leaves(state),
-        zlib.crc32(json.dumps(rows).encode()),
-    )
+
+    def add(checksum: int, leaf: jax.Array) -> int:
+        whole = multihost_utils.process_allgather(leaf, tiled=True)
+        return zlib.crc32(np.asarray(whole).tobytes(), checksum)
+
+    rows_alone = zlib.crc32(json.dumps(rows).encode())
+    return functools.reduce(add, jax.tree.leaves(state), rows_alone)
+
+
+def _as_the_first(mine: bool) -> bool:
+    """What holds for the first process of the job, so that all do the same."""
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(mine)))
+
+
+def _any(mine: bool) -> bool:
+    """Whether it holds for any process of the job."""
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(mine))))
 
 
 def _first_line(error: Exception) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from experiments import __main__, checkpoints, train
 
@@ -34,20 +35,21 @@ def write_images(folder: Path, *, train: int, test: int) -> Path:
 
 
 class StudyProcess:
-    """``python -m experiments`` with each of some arguments in turn, in one process.
+    """``python -m experiments`` with some arguments.
 
     Args:
       folder: where it runs.
-      arguments: of each study.
+      arguments: of the command, in one string.
       settings: of JAX.
       environment: variables beside those of the process that is forked.
-      prepare: is called before the studies.
+      prepare: is called before the study.
     """
 
     def __init__(
         self,
         folder: Path,
-        *arguments: str,
+        arguments: str,
+        *,
         settings: Mapping[str, object],
         environment: Mapping[str, str] | None = None,
         prepare: Sequence[Callable[[], None]] = (),
@@ -78,7 +80,7 @@ class StudyProcess:
 
 def _run(
     folder: Path,
-    studies: Sequence[str],
+    arguments: str,
     outputs: tuple[Path, Path],
     settings: Mapping[str, object],
     environment: Mapping[str, str],
@@ -93,9 +95,8 @@ def _run(
         jax.config.update(name, value)
     for call in prepare:
         call()
-    for arguments in studies:
-        sys.argv = ["experiments", *arguments.split()]
-        __main__.main()
+    sys.argv = ["experiments", *arguments.split()]
+    __main__.main()
 
 
 def watch() -> None:
@@ -105,7 +106,8 @@ def watch() -> None:
 
     def noted(program, state, seeds, learning_rates):
         with open("epochs.log", "a") as file:
-            file.write(f"{learning_rates[0]} {state.step[0]}\n")
+            steps = multihost_utils.process_allgather(state.step, tiled=True)
+            file.write(f"{learning_rates[0]} {steps[0]}\n")
         return train_epoch(program, state, seeds, learning_rates)
 
     train.Program.train_epoch = noted

@@ -1,7 +1,10 @@
 """Meshes: a program gives the same however the devices share its cells, batches and parameters."""
 
 import functools
+import re
 import socket
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -20,7 +23,7 @@ from experiments.optimizers import ARMS
 from experiments.records import Records, write_atomically
 from experiments.tasks import random_crop
 from experiments.train import Arrays, CellState, Program, Task
-from tests.study_process import StudyProcess, write_images
+from tests.study_process import StudyProcess, watch, write_images
 
 BATCH, EPOCHS = 16, 2
 CELLS = np.arange(8), np.linspace(0.05, 0.4, 8)  # seeds and learning rates
@@ -203,58 +206,101 @@ class TestSharedWork:
 
 
 STUDY = (
-    "accuracy --dataset mnist --raw-dir raw --data-dir data --arms momentum --seeds 2 --epochs 1 "
+    "accuracy --dataset mnist --raw-dir raw --data-dir data --arms momentum --seeds 2 "
     "--batch-size 32 --no-diagnostics "
 )
 
 
-def start(folder: Path, *options: str, devices: int, **environment: object) -> StudyProcess:
-    """Studies in one process; they differ in their options."""
+def start(
+    folder: Path,
+    options: str,
+    *,
+    devices: int,
+    prepare: Sequence[Callable[[], None]] = (),
+    **environment: object,
+) -> StudyProcess:
+    """A study in a process of its own."""
     settings = {"jax_num_cpu_devices": devices, "jax_disable_most_optimizations": True}
     environment |= {"JAX_NUM_CPU_DEVICES": devices}
     return StudyProcess(
         folder,
-        *(STUDY + option for option in options),
+        STUDY + options,
         settings=settings,
         environment={name: str(value) for name, value in environment.items()},
+        prepare=prepare,
     )
 
 
-@pytest.fixture(scope="module")
-def alone_and_two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """One process with 4 devices, and two with 2 each that SLURM seems to have started.
-
-    The two run the study twice: the second time they are one job already.
-    """
-    folder = tmp_path_factory.mktemp("processes")
-    write_images(folder / "raw", train=200, test=50)
+def start_two(
+    folder: Path, options: str, prepare: Sequence[Callable[[], None]] = ()
+) -> list[StudyProcess]:
+    """A study in two processes of 2 devices each that SLURM seems to have started."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     job = {"SLURM_JOB_ID": 1, "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": 2}
     job |= {"JAX_COORDINATOR_PORT": port}
-    shared = "--mesh data=4 --fsdp --out data --distributed", "--mesh seed=2 data=2 --out seed"
-    running = [start(folder, "--out alone", devices=4)]
-    running += [
-        start(folder, *shared, devices=2, **job, SLURM_PROCID=process, SLURM_LOCALID=process)
+    return [
+        start(
+            folder,
+            options,
+            devices=2,
+            prepare=prepare,
+            **job,
+            SLURM_PROCID=process,
+            SLURM_LOCALID=process,
+        )
         for process in (0, 1)
     ]
+
+
+@pytest.fixture(scope="module")
+def alone_and_two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """One process with 4 devices, and two with 2 each, of which each has a seed of its own."""
+    folder = tmp_path_factory.mktemp("processes")
+    write_images(folder / "raw", train=200, test=50)
+    running = [start(folder, "--epochs 1 --out alone", devices=4)]
+    running += start_two(folder, "--epochs 1 --mesh seed=2 data=2 --out two --distributed")
     ended = [process.communicate() for process in running]
     assert [code for code, *_ in ended] == [0, 0, 0], "\n".join(map(str, ended))
     return folder, [said for _, said, _ in ended]
 
 
+def runs_of(folder: Path) -> pd.DataFrame:
+    """What a study recorded, but for how long it took."""
+    return pd.read_csv(folder / "runs.csv").drop(columns=["seconds", "evaluation_seconds"])
+
+
 class TestTwoProcesses:
-    @pytest.mark.parametrize("shared", ["data", "seed"])
-    def test_give_what_one_gives(self, shared: str, alone_and_two: tuple[Path, list[str]]):
-        """Where they share batches and parameters, and where each has a seed of its own."""
+    def test_give_what_one_gives(self, alone_and_two: tuple[Path, list[str]]):
         folder, _ = alone_and_two
-        one, two = (
-            pd.read_csv(folder / name / "runs.csv").drop(columns=["seconds", "evaluation_seconds"])
-            for name in ("alone", shared)
-        )
-        assert two["seed"].tolist() == [0, 1]
-        pd.testing.assert_frame_equal(one, two, rtol=1e-4)
+        runs = runs_of(folder / "two")
+        assert runs["seed"].tolist() == [0, 1]
+        pd.testing.assert_frame_equal(runs, runs_of(folder / "alone"), rtol=1e-4)
+
+    def test_that_were_killed_go_on_where_they_stood(self, tmp_path: Path):
+        """They share every batch, and the parameters."""
+        write_images(tmp_path / "raw", train=200, test=50)
+        epochs = 6
+        command = f"--epochs {epochs} --mesh data=4 --fsdp --distributed --out out"
+        alone = start(tmp_path, f"--epochs {epochs} --out alone", devices=4)
+        log = tmp_path / "epochs.log"
+        killed = start_two(tmp_path, command, prepare=[watch])
+        while not log.exists() or len(log.read_text().splitlines()) < 2 * 4:
+            assert [process.poll() for process in killed] == [None, None]
+            time.sleep(0.01)
+        for process in killed:
+            process.kill()
+        ended = [process.communicate() for process in (*killed, alone)]
+        assert [code for code, *_ in ended] == [-9, -9, 0], "\n".join(map(str, ended))
+        log.unlink()
+        ended = [process.communicate() for process in start_two(tmp_path, command, prepare=[watch])]
+        assert [code for code, *_ in ended] == [0, 0], "\n".join(map(str, ended))
+        (kept,) = re.findall(r"Goes on after epoch (\d)", ended[0][1])
+        assert len(log.read_text().splitlines()) == 2 * (epochs - int(kept))
+        runs = runs_of(tmp_path / "out")
+        pd.testing.assert_frame_equal(runs, runs_of(tmp_path / "alone"), rtol=1e-4)
+        assert not (tmp_path / "out/checkpoints").exists()
 
     def test_speak_with_the_voice_of_the_first(self, alone_and_two: tuple[Path, list[str]]):
         _, (alone, first, second) = alone_and_two
