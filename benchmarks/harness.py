@@ -38,6 +38,7 @@ Key = TypeVar("Key", bound=Hashable)
 Config = TypeVar("Config")
 
 MIN_ROUNDS, MAX_ROUNDS = 3, 100
+ENVIRONMENT = ("GLIBC_TUNABLES", "XLA_FLAGS")  # variables that change how fast a program is
 
 
 def time_in_turns(
@@ -147,6 +148,7 @@ def make_manifest(benchmark: str, config: Any) -> dict[str, Any]:
     return {
         "benchmark": benchmark,
         "configuration": settings,
+        "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
         **circumstances(),
         "written": now,
     }
@@ -155,9 +157,10 @@ def make_manifest(benchmark: str, config: Any) -> dict[str, Any]:
 def measured_on(manifest: Mapping[str, Any]) -> str:
     """The circumstances in a sentence, for the report."""
     versions = manifest["versions"]
+    variables = "".join(f"{name}={value}, " for name, value in manifest["environment"].items())
     return (
-        f"Measured on {manifest['device']} with JAX {versions['jax']}, Optax {versions['optax']} "
-        f"and Flax {versions['flax']}, at commit {manifest['commit']}, "
+        f"Measured on {manifest['device']} with {variables}JAX {versions['jax']}, "
+        f"Optax {versions['optax']} and Flax {versions['flax']}, at commit {manifest['commit']}, "
         f"{manifest['written'][:10]}."
     )
 

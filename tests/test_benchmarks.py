@@ -361,6 +361,18 @@ def test_the_page_of_results_leaves_benchmarks_out(step_run: Run, tmp_path: Path
     assert results.find(tmp_path) == []
 
 
+@pytest.mark.parametrize("value", [None, "glibc.malloc.hugetlb=1"])
+def test_variables_that_change_the_speed_are_written_down(
+    value: str | None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    if value is not None:
+        monkeypatch.setenv("GLIBC_TUNABLES", value)
+    manifest = harness.make_manifest("step", step.Config())
+    assert manifest["environment"].get("GLIBC_TUNABLES") == value
+    assert ("with GLIBC_TUNABLES=" in harness.measured_on(manifest)) == (value is not None)
+
+
 def test_free_memory_is_that_of_a_machine():
     assert 2**20 < harness.free_memory() < 2**50
 
