@@ -205,9 +205,10 @@ class TestSharedWork:
         assert histogram.sharding.spec == P("seed")
 
 
+STUDY_EPOCHS = 4
 STUDY = (
     "accuracy --dataset mnist --raw-dir raw --data-dir data --arms momentum --seeds 2 "
-    "--batch-size 32 --no-diagnostics "
+    f"--epochs {STUDY_EPOCHS} --batch-size 32 --no-diagnostics "
 )
 
 
@@ -259,8 +260,8 @@ def alone_and_two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[
     """One process with 4 devices, and two with 2 each, of which each has a seed of its own."""
     folder = tmp_path_factory.mktemp("processes")
     write_images(folder / "raw", train=200, test=50)
-    running = [start(folder, "--epochs 1 --out alone", devices=4)]
-    running += start_two(folder, "--epochs 1 --mesh seed=2 data=2 --out two --distributed")
+    running = [start(folder, "--out alone", devices=4)]
+    running += start_two(folder, "--mesh seed=2 data=2 --out two --distributed")
     ended = [process.communicate() for process in running]
     assert [code for code, *_ in ended] == [0, 0, 0], "\n".join(map(str, ended))
     return folder, [said for _, said, _ in ended]
@@ -275,32 +276,30 @@ class TestTwoProcesses:
     def test_give_what_one_gives(self, alone_and_two: tuple[Path, list[str]]):
         folder, _ = alone_and_two
         runs = runs_of(folder / "two")
-        assert runs["seed"].tolist() == [0, 1]
+        assert set(runs["seed"]) == {0, 1}
         pd.testing.assert_frame_equal(runs, runs_of(folder / "alone"), rtol=1e-4)
 
-    def test_that_were_killed_go_on_where_they_stood(self, tmp_path: Path):
+    def test_that_were_killed_go_on_where_they_stood(self, alone_and_two: tuple[Path, list[str]]):
         """They share every batch, and the parameters."""
-        write_images(tmp_path / "raw", train=200, test=50)
-        epochs = 6
-        command = f"--epochs {epochs} --mesh data=4 --fsdp --distributed --out out"
-        alone = start(tmp_path, f"--epochs {epochs} --out alone", devices=4)
-        log = tmp_path / "epochs.log"
-        killed = start_two(tmp_path, command, prepare=[watch])
-        while not log.exists() or len(log.read_text().splitlines()) < 2 * 4:
+        folder, _ = alone_and_two
+        command = "--mesh data=4 --fsdp --out killed --distributed"
+        log = folder / "epochs.log"
+        killed = start_two(folder, command, prepare=[watch])
+        while not log.exists() or len(log.read_text().splitlines()) < 2 * (STUDY_EPOCHS - 1):
             assert [process.poll() for process in killed] == [None, None]
             time.sleep(0.01)
         for process in killed:
             process.kill()
-        ended = [process.communicate() for process in (*killed, alone)]
-        assert [code for code, *_ in ended] == [-9, -9, 0], "\n".join(map(str, ended))
+        ended = [process.communicate() for process in killed]
+        assert [code for code, *_ in ended] == [-9, -9], "\n".join(map(str, ended))
         log.unlink()
-        ended = [process.communicate() for process in start_two(tmp_path, command, prepare=[watch])]
+        ended = [process.communicate() for process in start_two(folder, command, prepare=[watch])]
         assert [code for code, *_ in ended] == [0, 0], "\n".join(map(str, ended))
         (kept,) = re.findall(r"Goes on after epoch (\d)", ended[0][1])
-        assert len(log.read_text().splitlines()) == 2 * (epochs - int(kept))
-        runs = runs_of(tmp_path / "out")
-        pd.testing.assert_frame_equal(runs, runs_of(tmp_path / "alone"), rtol=1e-4)
-        assert not (tmp_path / "out/checkpoints").exists()
+        assert len(log.read_text().splitlines()) == 2 * (STUDY_EPOCHS - int(kept))
+        runs = runs_of(folder / "killed")
+        pd.testing.assert_frame_equal(runs, runs_of(folder / "alone"), rtol=1e-4)
+        assert not (folder / "killed/checkpoints").exists()
 
     def test_speak_with_the_voice_of_the_first(self, alone_and_two: tuple[Path, list[str]]):
         _, (alone, first, second) = alone_and_two
