@@ -167,7 +167,7 @@ class Plasticity:
             activity_mean=average(
                 state.activity_mean,
                 self.activity_decay,
-                jnp.asarray,
+                lambda mean: mean,
                 of=_mean_magnitudes(gradients),
             ),
         )
