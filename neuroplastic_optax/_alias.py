@@ -1,23 +1,21 @@
 """Whole optimizers: chains of this library's parts and Optax's."""
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from __future__ import annotations
 
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from neuroplastic_optax import _checks
-from neuroplastic_optax._diagnostics import Diagnostics
 from neuroplastic_optax._homeostasis import homeostasis
-from neuroplastic_optax._modulation import with_plasticity
-from neuroplastic_optax._plasticity import ScalarOrSchedule
-from neuroplastic_optax._transform import scale_by_plasticity
-
-Mask: TypeAlias = Any | Callable[[optax.Params], Any]
+from neuroplastic_optax._scale_by_plasticity import scale_by_plasticity
+from neuroplastic_optax._statistics import Diagnostics
+from neuroplastic_optax._traces import ScalarOrSchedule
+from neuroplastic_optax._with_plasticity import Mask, with_plasticity
+from neuroplastic_optax.monitoring import with_diagnostics
 
 
 def _decoupled_weight_decay(
-    weight_decay: ArrayLike, mask: Mask | None
+    weight_decay: ScalarOrSchedule, mask: Mask | None
 ) -> optax.GradientTransformation:
     """AdamW's decay; without a mask, a static 0 adds nothing and so needs no ``params``."""
     _checks.check_number("weight_decay", weight_decay, at_least=0)
@@ -44,7 +42,7 @@ def neuroplastic(
     eps: ArrayLike = 1e-8,
     tensorwise: bool = False,
     accumulator_dtype: DTypeLike | None = None,
-    weight_decay: ArrayLike = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask | None = None,
     diagnostics: Diagnostics = False,
 ) -> optax.GradientTransformationExtraArgs:
@@ -54,35 +52,51 @@ def neuroplastic(
 
       \theta_{t+1} = \theta_t - \eta_t \left( S(\alpha_t \odot g_t) + \lambda \theta_t \right)
 
+    Use it to repeat the paper. It is a normalised SGD: S bounds the update of each parameter array
+    to norm 1, so that a step is at most η long per array, and **no learning rate of SGD, Adam or
+    AdamW carries over**. The published one is 0.1, for small networks; a schedule that decays is
+    worth more than any other setting. To bring plasticity to an optimizer whose rate you know, use
+    :func:`with_plasticity` or :func:`adamw_with_plasticity`.
+
     The published full method on MNIST and Fashion-MNIST is ``learning_rate=0.1`` and
     ``plasticity_scale=plasticity_warmup(steps_per_epoch, warmup_epochs=2, final_scale=2.0)``.
 
     Args:
-      learning_rate: η, a number or a schedule.
-      activity_weight: as in :func:`scale_by_plasticity`.
-      gradient_weight: as in :func:`scale_by_plasticity`.
-      memory_weight: as in :func:`scale_by_plasticity`.
-      activity_decay: as in :func:`scale_by_plasticity`.
-      b1: as in :func:`scale_by_plasticity`.
-      b2: as in :func:`scale_by_plasticity`.
-      min_alpha: as in :func:`scale_by_plasticity`.
-      max_alpha: as in :func:`scale_by_plasticity`.
-      plasticity_scale: as in :func:`scale_by_plasticity`.
-      max_update_norm: as in :func:`homeostasis`.
-      target_rms: as in :func:`homeostasis`.
-      adaptation_rate: as in :func:`homeostasis`.
-      eps: of both.
-      tensorwise: as in :func:`scale_by_plasticity`.
-      accumulator_dtype: as in :func:`scale_by_plasticity`.
-      weight_decay: λ, decoupled as in :func:`optax.adamw`.
+      learning_rate: η, a number or a schedule: the length of a parameter array's step at most.
+        Tune it first, from 0.01 to 1; the one setting that every user must touch.
+      activity_weight: weight of the trace of :math:`|g|` in α, at least 0. The three weights sum
+        to 1 as published, so that α is 1 on average; 0 keeps no trace.
+      gradient_weight: weight of :math:`|g|` itself in α, at least 0.
+      memory_weight: weight of :math:`|m| / \sqrt v` in α, at least 0; the signal that carries most
+        of what α does.
+      activity_decay: decay per step of the trace of :math:`|g|`, in [0, 1); leave it.
+      b1: decay per step of m, in [0, 1); 0.9 averages 10 steps. Leave it.
+      b2: decay per step of v, in [0, 1); 0.99 averages 100 steps. Leave it.
+      min_alpha: lower bound of α before γ: below 1, at least 0. Equal bounds turn α off.
+      max_alpha: upper bound of α before γ: above 1.
+      plasticity_scale: γ, a number or a schedule. 0 is the gradient-only coefficient, 1 the paper's
+        formula; above 1 α may leave its bounds, and climb where it is negative.
+      max_update_norm: norm of a parameter array's update at most, before η. With the default η
+        alone sets the size of the step; infinity is not accepted, a large number turns it off.
+      target_rms: the gain leans towards this root mean square; does nothing that can be measured at
+        the published ``adaptation_rate``. Leave it.
+      adaptation_rate: how far the gain leans; 0 turns it off.
+      eps: keeps quotients finite; in float16, 1e-4.
+      tensorwise: one α per parameter array in place of one per entry.
+      accumulator_dtype: dtype of the traces; None gives float32 or wider. ``jnp.bfloat16`` halves
+        their memory, with no loss of accuracy that we could measure.
+      weight_decay: λ, decoupled as in :func:`optax.adamw`; with the norm bound, values are of the
+        size of 1e-4 to 1e-2 as for AdamW.
       weight_decay_mask: as in :func:`optax.add_decayed_weights`.
-      diagnostics: keep the diagnostics of both parts; see :func:`diagnostics`.
+      diagnostics: keep statistics of α and of the whole optimizer's updates in the state, with
+        ``"per_leaf"`` those of each parameter array; see :func:`diagnostics`.
 
     Returns:
       A transformation; where weight decay is used, its update needs ``params``.
 
     Raises:
       ValueError: a static setting that cannot work, by name and value.
+      TypeError: a leaf that is not real floating, by path.
 
     Examples:
       >>> import jax
@@ -101,7 +115,7 @@ def neuroplastic(
     References:
       Jiang et al., `NeuroPlastic <https://arxiv.org/abs/2604.26297>`_, 2026, section 3.
     """
-    return optax.chain(
+    optimizer = optax.chain(
         scale_by_plasticity(
             activity_weight,
             gradient_weight,
@@ -117,12 +131,11 @@ def neuroplastic(
             accumulator_dtype=accumulator_dtype,
             diagnostics=diagnostics,
         ),
-        homeostasis(
-            max_update_norm, target_rms, adaptation_rate, eps, diagnostics=bool(diagnostics)
-        ),
+        homeostasis(max_update_norm, target_rms, adaptation_rate, eps),
         _decoupled_weight_decay(weight_decay, weight_decay_mask),
         optax.scale_by_learning_rate(learning_rate),
     )
+    return _diagnosed(optimizer, diagnostics)
 
 
 def gradient_only(
@@ -153,13 +166,14 @@ def gradient_only(
       eps: of both.
       weight_decay: λ, decoupled as in :func:`optax.adamw`.
       weight_decay_mask: as in :func:`optax.add_decayed_weights`.
-      diagnostics: keep the diagnostics of both parts; see :func:`diagnostics`.
+      diagnostics: as in :func:`neuroplastic`.
 
     Returns:
       A transformation; where weight decay is used, its update needs ``params``.
 
     Raises:
       ValueError: a static setting that cannot work, by name and value.
+      TypeError: a leaf that is not real floating, by path.
 
     Examples:
       >>> import jax
@@ -194,35 +208,47 @@ def adamw_with_plasticity(
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.999,
     eps: ArrayLike = 1e-8,
+    eps_root: ArrayLike = 0.0,
+    mu_dtype: DTypeLike | None = None,
+    weight_decay: ScalarOrSchedule = 1e-4,
+    mask: Mask | None = None,
     *,
+    nesterov: bool = False,
     strength: ScalarOrSchedule = 0.15,
     max_ratio: ArrayLike = 0.25,
-    max_update_norm: ArrayLike = 1.0,
-    weight_decay: ArrayLike = 1e-4,
-    weight_decay_mask: Mask | None = None,
     diagnostics: Diagnostics = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """AdamW with a plastic residual on Adam's update, and homeostasis on the sum.
+    r"""AdamW with a bounded plastic residual on Adam's update: a drop-in for :func:`optax.adamw`.
+
+    .. math::
+
+      \theta_{t+1} = \theta_t - \eta_t \left( b_t
+        + \mathrm{limit}(s_t (\alpha_t - 1) \odot b_t,\ \rho \|b_t\|) + \lambda \theta_t \right)
+
+    with b Adam's update. The arguments are those of :func:`optax.adamw`, in its order, and its
+    learning rates and weight decays carry over; with ``strength=0`` so does the whole trajectory.
+    For other bases and settings, see :func:`with_plasticity`.
 
     Args:
       learning_rate: η, a number or a schedule.
       b1: of Adam.
       b2: of Adam.
       eps: of Adam.
-      strength: as in :func:`with_plasticity`.
-      max_ratio: as in :func:`with_plasticity`.
-      max_update_norm: as in :func:`homeostasis`. The default bounds the whole leaf's update to
-        norm 1 where Adam's has about the root of the leaf's size: learning rates of plain AdamW do
-        not carry over.
-      weight_decay: λ, decoupled as in :func:`optax.adamw`.
-      weight_decay_mask: as in :func:`optax.add_decayed_weights`.
-      diagnostics: keep the diagnostics of both parts; see :func:`diagnostics`.
+      eps_root: of Adam; above 0 where derivatives are taken through the optimizer.
+      mu_dtype: of Adam's first moment.
+      weight_decay: λ, decoupled.
+      mask: which leaves decay, as in :func:`optax.adamw`.
+      nesterov: Adam with Nesterov momentum.
+      strength: :math:`s_t`, a number or a schedule, at least 0.
+      max_ratio: ρ, the residual's norm at most, relative to Adam's update, leaf by leaf.
+      diagnostics: as in :func:`neuroplastic`.
 
     Returns:
-      A transformation; where weight decay is used, its update needs ``params``.
+      A transformation; its update needs ``params``, but for a static weight decay of 0.
 
     Raises:
       ValueError: a static setting that cannot work, by name and value.
+      TypeError: a leaf that is not real floating, by path.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -234,14 +260,22 @@ def adamw_with_plasticity(
     References:
       Design space of Jiang et al., 2026, figure 7; Loshchilov and Hutter, 2019.
     """
-    return optax.chain(
+    optimizer = optax.chain(
         with_plasticity(
-            optax.scale_by_adam(b1, b2, eps),
+            optax.scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov),
             strength=strength,
             max_ratio=max_ratio,
             diagnostics=diagnostics,
         ),
-        homeostasis(max_update_norm, diagnostics=bool(diagnostics)),
-        _decoupled_weight_decay(weight_decay, weight_decay_mask),
+        _decoupled_weight_decay(weight_decay, mask),
         optax.scale_by_learning_rate(learning_rate),
     )
+    return _diagnosed(optimizer, diagnostics)
+
+
+def _diagnosed(
+    optimizer: optax.GradientTransformationExtraArgs, diagnostics: Diagnostics
+) -> optax.GradientTransformationExtraArgs:
+    if not diagnostics:
+        return optimizer
+    return with_diagnostics(optimizer, per_leaf=diagnostics == "per_leaf")

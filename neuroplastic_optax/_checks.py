@@ -1,11 +1,15 @@
 """Early, named errors for settings and trees that cannot work."""
 
+from __future__ import annotations
+
 import math
 from numbers import Real
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+
+Tree = TypeVar("Tree")
 
 
 def check_number(
@@ -41,15 +45,26 @@ def check_order(low_name: str, low: Any, high_name: str, high: Any) -> None:
 
 
 def check_floating(tree: Any) -> None:
-    """Raises ``TypeError`` naming the first leaf that is not an array of real floating numbers."""
+    """Raises ``TypeError`` naming the first leaf that is not real floating, by path.
+
+    A Python float is a leaf as an array is, as for Optax's own transformations.
+    """
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        dtype = jnp.result_type(leaf)
-        if not jnp.issubdtype(dtype, jnp.floating):
-            where = jax.tree_util.keystr(path) or "the only leaf"
-            raise TypeError(
-                f"plasticity is defined for real floating-point leaves, got {dtype} at {where}; "
-                "keep other leaves out with optax.masked or optax.partition."
-            )
+        dtype = getattr(leaf, "dtype", None)
+        if isinstance(leaf, float) or (dtype is not None and jnp.issubdtype(dtype, jnp.floating)):
+            continue
+        where = jax.tree_util.keystr(path) or "the only leaf"
+        found = type(leaf).__name__ if dtype is None else dtype
+        raise TypeError(
+            f"plasticity is defined for real floating-point leaves, got {found} at {where}; "
+            "keep other leaves out with optax.masked or optax.partition."
+        )
+
+
+def floating_arrays(tree: Tree) -> Tree:
+    """The tree with JAX arrays for its leaves, after :func:`check_floating`."""
+    check_floating(tree)
+    return jax.tree.map(jnp.asarray, tree)
 
 
 def is_static_zero(value: Any) -> bool:

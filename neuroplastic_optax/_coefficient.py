@@ -1,12 +1,16 @@
 """The plasticity coefficient of one leaf: three normalised signals, weighted and bounded."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from neuroplastic_optax import _checks
+
+Operands = TypeVar("Operands")
 
 
 class Coefficient(NamedTuple):
@@ -16,13 +20,13 @@ class Coefficient(NamedTuple):
     alpha_grad: jax.Array  # likewise
 
 
-def compute_dtype(dtype: jax.typing.DTypeLike) -> jax.typing.DTypeLike:
+def compute_dtype(dtype: DTypeLike) -> DTypeLike:
     """The dtype for ratios, norms and means of a leaf: float32, or the leaf's own where wider.
 
-    >>> compute_dtype(jnp.bfloat16), compute_dtype(jnp.float64)
-    (dtype('float32'), dtype('float64'))
+    >>> compute_dtype(jnp.bfloat16)
+    dtype('float32')
     """
-    return jnp.promote_types(dtype, jnp.float32)
+    return jnp.promote_types(jax.dtypes.canonicalize_dtype(dtype), jnp.float32)
 
 
 def narrowed(x: jax.Array, like: jax.Array) -> jax.Array:
@@ -40,10 +44,31 @@ def _mean(x: jax.Array) -> jax.Array:
     return jnp.sum(x) / max(x.size, 1)  # a zero-size leaf has mean 0, not NaN
 
 
-def mean_magnitude(gradient: jax.Array) -> jax.Array:
-    """mean(|g|) of one leaf, in float32 or wider; XLA does it once where it is asked for twice."""
-    g = jax.lax.optimization_barrier(gradient)  # as in `coefficient`
-    return _mean(jnp.abs(g.astype(compute_dtype(g.dtype))))
+def computed_twice(operands: Operands) -> Operands:
+    """The same values, from which XLA's CPU backend computes again what it computed before.
+
+    There it would write a signal to memory and read it back twice, once for its mean and once for
+    the entries: more traffic than to compute it twice. On GPU and TPU a barrier only costs traffic.
+    """
+    return jax.lax.platform_dependent(
+        operands, cpu=jax.lax.optimization_barrier, default=lambda x: x
+    )
+
+
+@jax.custom_jvp
+def _sqrt(x: jax.Array) -> jax.Array:
+    """√x with the derivative 0 at 0, where that of √x is infinite."""
+    return jnp.sqrt(x)
+
+
+@_sqrt.defjvp
+def _sqrt_jvp(
+    primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    (x,), (dx,) = primals, tangents
+    root = _sqrt(x)
+    positive = x > 0
+    return root, jnp.where(positive, 0.5 / jnp.where(positive, root, 1.0), 0.0) * dx
 
 
 def _signals(
@@ -55,7 +80,7 @@ def _signals(
 ) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
     """What is compared within a leaf: |g|, a and |m| / (√v + eps), in the dtype of ``eps``."""
     g, a, m, v = jax.tree.map(lambda x: x.astype(eps.dtype), (gradient, activity, mu, nu))
-    memory = None if m is None or v is None else jnp.abs(m) / (jnp.sqrt(v) + eps)
+    memory = None if m is None or v is None else jnp.abs(m) / (_sqrt(v) + eps)
     return jnp.abs(g), a, memory
 
 
@@ -65,7 +90,6 @@ def coefficient(
     mu: jax.Array | None,
     nu: jax.Array | None,
     *,
-    activity_mean: jax.Array | None,
     activity_weight: ArrayLike,
     gradient_weight: ArrayLike,
     memory_weight: ArrayLike,
@@ -75,20 +99,13 @@ def coefficient(
     eps: ArrayLike,
     tensorwise: bool,
 ) -> Coefficient:
-    """α and α_grad of one leaf, with mean(a) where it is known; see `plasticity_coefficient`."""
+    """α and α_grad of one leaf; see `plasticity_coefficient`."""
     dtype = compute_dtype(gradient.dtype)
     # A schedule or `inject_hyperparams` may bring eps in float16, where 1e-8 is zero.
     eps = jnp.maximum(jnp.asarray(eps, dtype), jnp.finfo(dtype).tiny)
 
     operands = gradient, activity, mu, nu, eps
-    # Behind the barrier the signals are computed twice: for their means, and for the entries. XLA
-    # would compute them once, write them to memory and read them back twice: more traffic.
-    _, of_activity, of_memory = jax.tree.map(
-        _mean, _signals(*jax.lax.optimization_barrier(operands))
-    )
-    if activity_mean is None:
-        activity_mean = of_activity
-    means = mean_magnitude(gradient), activity_mean, of_memory
+    means = jax.tree.map(_mean, _signals(*computed_twice(operands)))
     signals = means if tensorwise else _signals(*operands)
     ghat, ahat, mhat = jax.tree.map(lambda x, mean: x / (mean + eps), signals, means)
 
@@ -179,7 +196,6 @@ def plasticity_coefficient(
     _checks.check_floating((gradient, activity, mu, nu))
     return coefficient(
         *jax.tree.map(jnp.asarray, (gradient, activity, mu, nu)),
-        activity_mean=None,
         activity_weight=activity_weight,
         gradient_weight=gradient_weight,
         memory_weight=memory_weight,

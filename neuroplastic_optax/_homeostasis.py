@@ -1,6 +1,8 @@
 """Homeostasis: a bound on each leaf's update, and a gain near 1."""
 
-from typing import Any, NamedTuple
+from __future__ import annotations
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,15 +11,8 @@ from jax.typing import ArrayLike
 
 from neuroplastic_optax import _checks
 from neuroplastic_optax._coefficient import compute_dtype
-from neuroplastic_optax._diagnostics import HomeostasisDiagnostics, global_norm
 
 MIN_GAIN, MAX_GAIN = 0.5, 1.5
-
-
-class HomeostasisState(NamedTuple):
-    """Holds what homeostasis did in the last step; the transformation itself has no state."""
-
-    diagnostics: HomeostasisDiagnostics
 
 
 def norm_of(x: jax.Array) -> jax.Array:
@@ -44,8 +39,6 @@ def homeostasis(
     target_rms: ArrayLike = 0.02,
     adaptation_rate: ArrayLike = 0.01,
     eps: ArrayLike = 1e-8,
-    *,
-    diagnostics: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Bound each leaf's update, and scale it by a gain that leans towards a target size.
 
@@ -66,10 +59,9 @@ def homeostasis(
       target_rms: ρ, in units of the update.
       adaptation_rate: κ, per unit of the update; 0 leaves the norm bound alone.
       eps: keeps the quotient finite, and is the floor of rms².
-      diagnostics: keep :class:`HomeostasisDiagnostics` in the state.
 
     Returns:
-      A transformation without state, but for the diagnostics.
+      A transformation without state.
 
     Raises:
       ValueError: a static setting that cannot work, by name and value.
@@ -97,25 +89,17 @@ def homeostasis(
         gain = jnp.clip(1 + adaptation_rate * (target_rms - rms), MIN_GAIN, MAX_GAIN)
         return (gain * norm_bound(norm, max_update_norm, eps) * u).astype(update.dtype)
 
-    def init_fn(params: optax.Params) -> optax.EmptyState | HomeostasisState:
+    def init_fn(params: optax.Params) -> optax.EmptyState:
         _checks.check_floating(params)
-        if not diagnostics:
-            return optax.EmptyState()
-        zeros = (jnp.zeros((), jnp.float32) for _ in HomeostasisDiagnostics._fields)
-        return HomeostasisState(HomeostasisDiagnostics(*zeros))
+        return optax.EmptyState()
 
     def update_fn(
         updates: optax.Updates,
-        state: optax.EmptyState | HomeostasisState,
+        state: optax.EmptyState,
         params: optax.Params | None = None,
         **extra_args: Any,
-    ) -> tuple[optax.Updates, optax.EmptyState | HomeostasisState]:
+    ) -> tuple[optax.Updates, optax.EmptyState]:
         del params, extra_args
-        _checks.check_floating(updates)
-        stable = jax.tree.map(stabilise, updates)
-        if diagnostics:
-            norms = HomeostasisDiagnostics(global_norm(updates), global_norm(stable))
-            state = HomeostasisState(norms)
-        return stable, state
+        return jax.tree.map(stabilise, _checks.floating_arrays(updates)), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -1,5 +1,7 @@
 """Schedules for plasticity scales and strengths; plain Optax schedules of the step."""
 
+from __future__ import annotations
+
 from typing import Literal, get_args
 
 import jax
@@ -22,13 +24,13 @@ def _check_count(name: str, value: int, *, at_least: int) -> None:
 def plasticity_warmup(
     steps_per_epoch: int, warmup_epochs: int, final_scale: float = 1.0
 ) -> optax.Schedule:
-    r"""The published warm-up of γ: a stair of one step an epoch from 0 to its final value.
+    r"""The published warm-up of γ: a stair of one step per epoch from 0 to its final value.
 
     .. math::
 
       \gamma_t = \gamma \min(\lfloor t / n \rfloor / w,\ 1)
 
-    with n steps an epoch and w warm-up epochs; γ from the start where w = 0.
+    with n steps per epoch and w warm-up epochs; γ from the start where w = 0.
 
     Args:
       steps_per_epoch: n, at least 1; a partial last batch counts as a step.
@@ -90,7 +92,7 @@ def phase(
       ValueError: an unknown phase, or a count that is not an integer or is too small.
 
     Examples:
-      >>> from neuroplastic_optax import phase
+      >>> from neuroplastic_optax.schedules import phase
       >>> early = phase("early", total_steps=10, value=0.15)
       >>> [round(float(early(step)), 2) for step in (0, 2, 3)]
       [0.15, 0.15, 0.0]
@@ -133,7 +135,7 @@ def late_ramp(total_steps: int, *, steps_per_epoch: int = 1, value: float = 1.0)
       ValueError: a count that is not an integer or is too small, by name and value.
 
     Examples:
-      >>> from neuroplastic_optax import late_ramp
+      >>> from neuroplastic_optax.schedules import late_ramp
       >>> schedule = late_ramp(total_steps=10)
       >>> [round(float(schedule(step)), 2) for step in (2, 5, 9)]
       [0.0, 0.43, 1.0]
@@ -170,7 +172,7 @@ def cosine_ramp(
       ValueError: a count that is not an integer or is too small, by name and value.
 
     Examples:
-      >>> from neuroplastic_optax import cosine_ramp
+      >>> from neuroplastic_optax.schedules import cosine_ramp
       >>> schedule = cosine_ramp(total_steps=10)
       >>> [round(float(schedule(step)), 2) for step in (0, 4, 9)]
       [0.02, 0.5, 1.0]

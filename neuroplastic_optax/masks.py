@@ -1,5 +1,7 @@
 """Masks that confine a transformation to some leaves, by path or by shape."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +15,7 @@ MaskFn = Callable[[optax.Params], Any]
 def leaf_path(path: tuple[Any, ...]) -> str:
     """A leaf's path as text, ``"encoder/dense/kernel"``, the same for Linen and NNX trees.
 
-    Names the rows of :class:`PlasticityDiagnostics` by leaf, and is what :func:`scope` matches.
+    Names the rows of :func:`diagnostics` by leaf, and is what :func:`scope` matches.
 
     Args:
       path: the path of a leaf, as in ``jax.tree_util.tree_leaves_with_path``.
@@ -23,7 +25,7 @@ def leaf_path(path: tuple[Any, ...]) -> str:
 
     Examples:
       >>> import jax
-      >>> from neuroplastic_optax import leaf_path
+      >>> from neuroplastic_optax.masks import leaf_path
       >>> params = {"dense": {"bias": 0.0, "kernel": 1.0}}
       >>> [leaf_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
       ['dense/bias', 'dense/kernel']
@@ -47,7 +49,7 @@ def scope(pattern: str) -> MaskFn:
       ValueError: a pattern that is no regular expression.
 
     Examples:
-      >>> from neuroplastic_optax import scope
+      >>> from neuroplastic_optax.masks import scope
       >>> scope("kernel$")({"dense": {"kernel": 1.0, "bias": 0.0}})
       {'dense': {'bias': False, 'kernel': True}}
     """
@@ -68,7 +70,7 @@ def convolution_kernels() -> MaskFn:
 
     Examples:
       >>> import jax.numpy as jnp
-      >>> from neuroplastic_optax import convolution_kernels
+      >>> from neuroplastic_optax.masks import convolution_kernels
       >>> convolution_kernels()({"kernel": jnp.zeros((3, 3, 1, 8)), "bias": jnp.zeros(8)})
       {'bias': False, 'kernel': True}
     """
@@ -85,7 +87,7 @@ def classifier(names: tuple[str, ...] = ("classifier", "head", "logits", "output
       A callable that maps a tree of parameters to a tree of bools, as :func:`optax.masked` takes.
 
     Examples:
-      >>> from neuroplastic_optax import classifier
+      >>> from neuroplastic_optax.masks import classifier
       >>> classifier()({"body": {"kernel": 1.0}, "head": {"kernel": 1.0}})
       {'body': {'kernel': False}, 'head': {'kernel': True}}
     """
@@ -108,7 +110,7 @@ def early_blocks(fraction: float = 0.5) -> MaskFn:
       ValueError: a fraction outside [0, 1].
 
     Examples:
-      >>> from neuroplastic_optax import early_blocks
+      >>> from neuroplastic_optax.masks import early_blocks
       >>> early_blocks()({"block_0": {"kernel": 1.0}, "block_1": {"kernel": 1.0}, "head": 1.0})
       {'block_0': {'kernel': True}, 'block_1': {'kernel': False}, 'head': False}
     """
@@ -128,7 +130,7 @@ def late_blocks(fraction: float = 0.5) -> MaskFn:
       ValueError: a fraction outside [0, 1].
 
     Examples:
-      >>> from neuroplastic_optax import late_blocks
+      >>> from neuroplastic_optax.masks import late_blocks
       >>> late_blocks()({"block_0": {"kernel": 1.0}, "block_1": {"kernel": 1.0}, "head": 1.0})
       {'block_0': {'kernel': False}, 'block_1': {'kernel': True}, 'head': False}
     """

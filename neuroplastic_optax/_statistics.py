@@ -1,15 +1,14 @@
-"""What plasticity did in a step, kept in the optimizer state when asked for."""
+"""Statistics of α in a step, kept in the optimizer state when asked for."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
-
-from neuroplastic_optax._coefficient import compute_dtype
-from neuroplastic_optax._scopes import leaf_path
 
 Diagnostics: TypeAlias = bool | Literal["per_leaf"]
 
@@ -27,9 +26,7 @@ class PlasticityDiagnostics(NamedTuple):
       fraction_at_min: share of entries with α ≤ ``min_alpha``.
       fraction_at_max: share of entries with α ≥ ``max_alpha``.
       fraction_negative: share of entries with α < 0.
-      raw_gradient_norm: 2-norm of the incoming gradient.
-      modulated_update_norm: 2-norm of the outgoing update.
-      per_leaf: the fields above leaf by leaf, float32 [leaves, 9], rows in the order of
+      per_leaf: the fields above leaf by leaf, float32 [leaves, 7], rows in the order of
         ``jax.tree.leaves``; None unless asked for.
       alpha_histogram: share of each leaf's entries by α, float32 [leaves, 32]: below the first of
         ``ALPHA_EDGES``, from each edge up to the next, and from the last one on; None unless asked
@@ -43,22 +40,8 @@ class PlasticityDiagnostics(NamedTuple):
     fraction_at_min: jax.Array
     fraction_at_max: jax.Array
     fraction_negative: jax.Array
-    raw_gradient_norm: jax.Array
-    modulated_update_norm: jax.Array
     per_leaf: jax.Array | None = None
     alpha_histogram: jax.Array | None = None
-
-
-class HomeostasisDiagnostics(NamedTuple):
-    """Global 2-norms on both sides of homeostasis in the last step: float32 scalars.
-
-    Attributes:
-      raw_update_norm: of the incoming update.
-      effective_update_norm: of the outgoing one.
-    """
-
-    raw_update_norm: jax.Array
-    effective_update_norm: jax.Array
 
 
 STATISTICS = PlasticityDiagnostics._fields[:-2]
@@ -93,7 +76,6 @@ def init_diagnostics(
 def measure(
     alphas: Sequence[jax.Array],
     gradients: Sequence[jax.Array],
-    updates: Sequence[jax.Array],
     *,
     min_alpha: ArrayLike,
     max_alpha: ArrayLike,
@@ -102,9 +84,10 @@ def measure(
     """Statistics of one step from its leaves; None where ``diagnostics`` is False."""
     if not diagnostics or not gradients:
         return init_diagnostics(gradients, diagnostics)
+    alphas = jax.lax.stop_gradient(alphas)  # the derivative of a deviation of 0 is not finite
     rows = [
-        _measure_leaf(alpha, gradient, update, min_alpha, max_alpha)
-        for alpha, gradient, update in zip(alphas, gradients, updates, strict=True)
+        _measure_leaf(alpha, gradient, min_alpha, max_alpha)
+        for alpha, gradient in zip(alphas, gradients, strict=True)
     ]
     columns = [jnp.stack(column) for column in zip(*rows, strict=True)]
     leaves = PlasticityDiagnostics(*columns)
@@ -123,8 +106,6 @@ def measure(
         fraction_at_min=average(leaves.fraction_at_min),
         fraction_at_max=average(leaves.fraction_at_max),
         fraction_negative=average(leaves.fraction_negative),
-        raw_gradient_norm=jnp.linalg.norm(leaves.raw_gradient_norm),
-        modulated_update_norm=jnp.linalg.norm(leaves.modulated_update_norm),
         **(
             {
                 "per_leaf": jnp.stack(columns, axis=1),
@@ -141,7 +122,6 @@ def measure(
 def _measure_leaf(
     alpha: jax.Array,
     gradient: jax.Array,
-    update: jax.Array,
     min_alpha: ArrayLike,
     max_alpha: ArrayLike,
 ) -> tuple[jax.Array, ...]:
@@ -157,8 +137,6 @@ def _measure_leaf(
         jnp.mean(alpha <= jnp.asarray(min_alpha, alpha.dtype)),
         jnp.mean(alpha >= jnp.asarray(max_alpha, alpha.dtype)),
         jnp.mean(alpha < 0),
-        global_norm(gradient),
-        global_norm(update),
     )
     return tuple(statistic.astype(jnp.float32) for statistic in statistics)
 
@@ -171,70 +149,3 @@ def _histogram(alpha: jax.Array, gradient: jax.Array) -> jax.Array:
     reached = jax.lax.map(lambda edge: jnp.sum(alpha >= edge), edges)
     counts = -jnp.diff(reached, prepend=gradient.size, append=0)
     return (counts / max(gradient.size, 1)).astype(jnp.float32)
-
-
-def global_norm(tree: Any) -> jax.Array:
-    """2-norm over all leaves, reduced in float32 or wider: a float32 scalar."""
-    wide = jax.tree.map(lambda leaf: leaf.astype(compute_dtype(leaf.dtype)), tree)
-    return jnp.asarray(optax.tree.norm(wide), jnp.float32)
-
-
-def diagnostics(opt_state: Any, params: optax.Params | None = None) -> dict[str, jax.Array]:
-    """The diagnostics in an optimizer state as a flat dict for any logger.
-
-    Keys are the field names of :class:`PlasticityDiagnostics` and
-    :class:`HomeostasisDiagnostics`; a leaf's statistic is at ``"alpha_mean/encoder/kernel"``. Where
-    a chain holds several transformations with diagnostics, later ones override fields of the same
-    name. Works inside ``jit`` and on vmapped states (every value then has the mapped axes). Every
-    value is a scalar; the histograms stay in the state, at ``optax.tree.get(opt_state,
-    "alpha_histogram")``.
-
-    Args:
-      opt_state: any optimizer state, of a chain, a wrapper or a single transformation.
-      params: a tree with the leaves that the transformation saw; names per-leaf statistics, and is
-        needed only where the state holds them.
-
-    Returns:
-      float32 arrays by name; empty where nothing was asked to keep diagnostics.
-
-    Raises:
-      ValueError: the state holds per-leaf statistics and ``params`` is missing or has another
-        number of leaves.
-
-    Examples:
-      >>> import jax.numpy as jnp
-      >>> from neuroplastic_optax import diagnostics, neuroplastic
-      >>> tx = neuroplastic(0.1, diagnostics=True)
-      >>> params = {"w": jnp.array([3.0, 4.0])}
-      >>> _, state = tx.update(params, tx.init(params))
-      >>> metrics = diagnostics(state)
-      >>> round(float(metrics["raw_gradient_norm"]), 6), float(metrics["fraction_negative"])
-      (5.0, 0.0)
-    """
-    kinds = (PlasticityDiagnostics, HomeostasisDiagnostics)
-    flat: dict[str, jax.Array] = {}
-    for found in jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, kinds)):
-        if not isinstance(found, kinds):
-            continue
-        # In the state of an `nnx.Optimizer` each array is inside a variable.
-        fields = {name: jnp.asarray(x) for name, x in found._asdict().items() if x is not None}
-        per_leaf = fields.pop("per_leaf", None)
-        fields.pop("alpha_histogram", None)
-        flat.update(fields)
-        if per_leaf is not None:
-            flat.update(_by_path(per_leaf, params))
-    return flat
-
-
-def _by_path(per_leaf: jax.Array, params: optax.Params | None) -> dict[str, jax.Array]:
-    paths = [leaf_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    if len(paths) != per_leaf.shape[-2]:
-        raise ValueError(
-            f"params must name the {per_leaf.shape[-2]} leaves of the per-leaf diagnostics, "
-            f"got {'None' if params is None else f'a tree of {len(paths)} leaves'}."
-        )
-    return {
-        f"{name}/{path}": per_leaf[..., row, column]
-        for row, path in enumerate(paths)
-        for column, name in enumerate(STATISTICS)
-    }
