@@ -77,7 +77,10 @@ def scale_by_control(
         keys = jax.random.split(
             jax.random.fold_in(jax.random.key(seed, impl="rbg"), state.count), len(leaves)
         )
-        traces = (jax.tree.leaves(t) for t in (new_state.activity, new_state.mu, new_state.nu))
+        traces = (
+            jax.tree.leaves(t)
+            for t in (new_state.activity, new_state.memory_mu, new_state.memory_nu)
+        )
         controlled = []
         for gradient, activity, mu, nu, key in zip(leaves, *traces, keys, strict=True):
             alpha = npx.plasticity_coefficient(

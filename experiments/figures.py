@@ -18,7 +18,7 @@ from experiments.optimizers import ABLATIONS, ARMS, FAMILIES
 from experiments.records import write_atomically
 from experiments.statistics import MARGIN, PairedComparison
 from experiments.summary import per_cell
-from neuroplastic_optax import ALPHA_EDGES
+from neuroplastic_optax.monitoring import ALPHA_EDGES
 
 # Okabe and Ito's colours (and a wine for their yellow, which is faint on white), told apart by
 # colour-blind readers; an arm has the same one everywhere.

@@ -89,19 +89,32 @@ def full(
     **settings: Any,
 ) -> optax.GradientTransformation:
     """The full method; as published for MNIST and Fashion-MNIST where nothing else is said."""
-    return npx.neuroplastic(
+    ramp = npx.plasticity_warmup(training.steps_per_epoch, warmup_epochs, scale)
+    return stabilised(
         learning_rate,
-        plasticity_scale=npx.plasticity_warmup(training.steps_per_epoch, warmup_epochs, scale),
-        diagnostics=training.diagnostics,
-        **settings,
+        training,
+        base=lambda: npx.scale_by_plasticity(
+            plasticity_scale=ramp, diagnostics=training.diagnostics, **settings
+        ),
     )
 
 
 def gradient_only(
-    learning_rate: ArrayLike, training: Training, **settings: Any
+    learning_rate: ArrayLike, training: Training, *, min_alpha: float = 0.5, max_alpha: float = 1.5
 ) -> optax.GradientTransformation:
     """The ablation; with its published bounds where nothing else is said."""
-    return npx.gradient_only(learning_rate, diagnostics=training.diagnostics, **settings)
+    return stabilised(
+        learning_rate,
+        training,
+        base=lambda: npx.scale_by_plasticity(
+            activity_weight=0.0,
+            gradient_weight=1.0,
+            memory_weight=0.0,
+            min_alpha=min_alpha,
+            max_alpha=max_alpha,
+            diagnostics=training.diagnostics,
+        ),
+    )
 
 
 def controlled(
@@ -128,10 +141,22 @@ def stabilised(
 ) -> optax.GradientTransformation:
     """Homeostasis after a base's update; decoupled decay and the learning rate after it."""
     return optax.chain(
-        base(),
-        npx.homeostasis(max_update_norm, diagnostics=bool(training.diagnostics)),
-        optax.add_decayed_weights(weight_decay),
+        measured(base(), npx.homeostasis(max_update_norm), training),
+        optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity(),
         optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def measured(
+    base: optax.GradientTransformation,
+    homeostasis: optax.GradientTransformation,
+    training: Training,
+) -> optax.GradientTransformation:
+    """A base and homeostasis; where asked for, with the norms before, between and after them."""
+    if not training.diagnostics:
+        return optax.chain(base, homeostasis)
+    return npx.with_diagnostics(
+        optax.chain(base, npx.with_diagnostics(homeostasis, prefix="homeostasis/"))
     )
 
 
@@ -176,7 +201,9 @@ def modulated(
     **settings: Any,
 ) -> optax.GradientTransformation:
     """A plastic residual on another optimizer's update, in one phase and scope; homeostasis."""
-    strength = _over_training(functools.partial(npx.phase, phase), training, value=GAIN_STRENGTH)
+    strength = _over_training(
+        functools.partial(npx.schedules.phase, phase), training, value=GAIN_STRENGTH
+    )
     return stabilised(
         learning_rate,
         training,
@@ -199,12 +226,10 @@ def rate_controlled(
     groups: Callable[[Any], Any] | None = None,
 ) -> optax.GradientTransformation:
     """γ = 1 and homeostasis, their output scaled by the plasticity of each group of leaves."""
-    inner = optax.chain(
-        npx.scale_by_plasticity(diagnostics=training.diagnostics),
-        npx.homeostasis(diagnostics=bool(training.diagnostics)),
-    )
+    plasticity = npx.scale_by_plasticity(diagnostics=training.diagnostics)
+    inner = measured(plasticity, npx.homeostasis(), training)
     return optax.chain(
-        npx.control_learning_rate(inner, groups=groups),
+        npx.variants.control_learning_rate(inner, groups=groups),
         optax.scale_by_learning_rate(learning_rate),
     )
 
@@ -212,7 +237,7 @@ def rate_controlled(
 def layers(params: Any) -> Any:
     """Groups of leaves: a group a layer."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: npx.leaf_path(path).rpartition("/")[0], params
+        lambda path, _: npx.masks.leaf_path(path).rpartition("/")[0], params
     )
 
 
@@ -305,22 +330,34 @@ _DESIGN_SPACE: dict[str, tuple[Arm, ...]] = {
             "plasticity, tensorwise",
             _full(scale=1.0, warmup_epochs=0, tensorwise=True),
         ),
-        Arm("bounded", "bounded residual", _residual(form=npx.add_bounded_plasticity)),
-        Arm("orthogonal", "orthogonal residual", _residual(form=npx.add_orthogonal_plasticity)),
+        Arm("bounded", "bounded residual", _residual(form=npx.variants.add_bounded_plasticity)),
+        Arm(
+            "orthogonal",
+            "orthogonal residual",
+            _residual(form=npx.variants.add_orthogonal_plasticity),
+        ),
         Arm(
             "orthogonal_match",
             "orthogonal residual, norm matched",
-            _residual(form=npx.add_orthogonal_plasticity, match_norm=True),
+            _residual(form=npx.variants.add_orthogonal_plasticity, match_norm=True),
         ),
         Arm(
             "orthogonal_late",
             "orthogonal residual, norm matched, late",
-            _residual(form=npx.add_orthogonal_plasticity, match_norm=True, ramp=npx.late_ramp),
+            _residual(
+                form=npx.variants.add_orthogonal_plasticity,
+                match_norm=True,
+                ramp=npx.schedules.late_ramp,
+            ),
         ),
         Arm(
             "orthogonal_cosine",
             "orthogonal residual, norm matched, cosine",
-            _residual(form=npx.add_orthogonal_plasticity, match_norm=True, ramp=npx.cosine_ramp),
+            _residual(
+                form=npx.variants.add_orthogonal_plasticity,
+                match_norm=True,
+                ramp=npx.schedules.cosine_ramp,
+            ),
         ),
         Arm("controller", "plasticity, rate controlled", rate_controlled),
         Arm(
@@ -340,10 +377,10 @@ _DESIGN_SPACE: dict[str, tuple[Arm, ...]] = {
         *(
             Arm(f"momentum_{name}", f"momentum + gain, {label}", _gain(base=_momentum, scope=scope))
             for name, label, scope in (
-                ("convolutions", "convolutions", npx.convolution_kernels),
-                ("classifier", "classifier", npx.classifier),
-                ("early_blocks", "early blocks", npx.early_blocks),
-                ("late_blocks", "late blocks", npx.late_blocks),
+                ("convolutions", "convolutions", npx.masks.convolution_kernels),
+                ("classifier", "classifier", npx.masks.classifier),
+                ("early_blocks", "early blocks", npx.masks.early_blocks),
+                ("late_blocks", "late blocks", npx.masks.late_blocks),
             )
         ),
     ),

@@ -258,7 +258,7 @@ class Program:
         params = optax.apply_updates(state.params, updates)
         metrics = {
             "train_loss": loss,
-            **npx.diagnostics(opt_state, params),
+            **_diagnostics(opt_state, params),
             **_histograms(opt_state, params),
         }
         state = CellState(params, variables, opt_state, state.step + 1)
@@ -303,14 +303,30 @@ def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
 
 
+# The columns of the records by the names that the library gives.
+NORMS = {
+    "gradient_norm": "raw_gradient_norm",
+    "homeostasis/gradient_norm": "raw_update_norm",
+    "homeostasis/update_norm": "effective_update_norm",
+}
+
+
+def _diagnostics(opt_state: Any, params: Any) -> dict[str, jax.Array]:
+    """What the optimizer did in its last step: statistics of α, and norms along the chain."""
+    found = npx.diagnostics(opt_state, params)
+    norms = {column: found[name] for name, column in NORMS.items() if name in found}
+    alpha = {name: x for name, x in found.items() if name.startswith(("alpha_", "fraction_"))}
+    return alpha | norms
+
+
 def _histograms(opt_state: Any, params: Any) -> dict[str, jax.Array]:
     """The share of each leaf's entries with α from an edge on, up to the next, where it is kept."""
     histogram = optax.tree.get(opt_state, "alpha_histogram")
     if histogram is None:
         return {}
-    edges = ("-inf", *(f"{edge:g}" for edge in npx.ALPHA_EDGES))
+    edges = ("-inf", *(f"{edge:g}" for edge in npx.monitoring.ALPHA_EDGES))
     return {
-        f"alpha_from_{edge}/{npx.leaf_path(path)}": histogram[row, column]
+        f"alpha_from_{edge}/{npx.masks.leaf_path(path)}": histogram[row, column]
         for row, (path, _) in enumerate(jax.tree_util.tree_leaves_with_path(params))
         for column, edge in enumerate(edges)
     }

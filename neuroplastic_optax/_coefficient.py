@@ -62,9 +62,7 @@ def _sqrt(x: jax.Array) -> jax.Array:
 
 
 @_sqrt.defjvp
-def _sqrt_jvp(
-    primals: tuple[jax.Array], tangents: tuple[jax.Array]
-) -> tuple[jax.Array, jax.Array]:
+def _sqrt_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     (x,), (dx,) = primals, tangents
     root = _sqrt(x)
     positive = x > 0

@@ -158,7 +158,7 @@ def test_weight_decay_is_decoupled(alias):
     [
         {"kernel": True, "bias": False},
         lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
-        npx.scope("kernel$"),
+        npx.masks.scope("kernel$"),
     ],
     ids=["tree", "callable", "scope"],
 )

@@ -57,7 +57,7 @@ OPTIMIZERS = {
         diagnostics="per_leaf",
     ),
     "gradient_only": npx.gradient_only(0.1, diagnostics=True),
-    "controlled": npx.control_learning_rate(
+    "controlled": npx.variants.control_learning_rate(
         npx.neuroplastic(0.1), groups={"bias": "slow", "kernel": "fast"}, diagnostics=True
     ),
     "injected": optax.inject_hyperparams(npx.neuroplastic)(optax.cosine_decay_schedule(0.1, STEPS)),

@@ -101,27 +101,27 @@ CASES = {
         swept={"max_update_norm": (0.5, 1.0), "adaptation_rate": (0.01, 1.0)},
         converges_at=decaying(1e-2),
     ),
-    "bounded": Case(npx.add_bounded_plasticity),
-    "orthogonal": Case(npx.add_orthogonal_plasticity),
+    "bounded": Case(npx.variants.add_bounded_plasticity),
+    "orthogonal": Case(npx.variants.add_orthogonal_plasticity),
     "modulated_update": modulation(base=ADAM, converges_at=decaying(1e-2)),
     "modulated_momentum": modulation(base=ADAM, target="momentum", converges_at=decaying(1e-2)),
     "modulated_trust": modulation(base=ADAM, target="trust_ratio", converges_at=decaying(1e-2)),
     "modulated_sgdm": modulation(base=optax.trace(0.9)),
     "modulated_muon": modulation(base=MUON, converges_at=decaying(1e-2)),
     "controlled": Case(
-        npx.control_learning_rate,
+        npx.variants.control_learning_rate,
         {"inner": ADAM},
         swept=MODULATION,
         converges_at=decaying(1e-2),
     ),
     "controlled_groups": Case(
-        npx.control_learning_rate,
+        npx.variants.control_learning_rate,
         {"inner": optax.trace(0.9), "groups": by_rank},
         static=("groups",),
         swept=MODULATION,
     ),
     "controlled_borrowing": Case(
-        npx.control_learning_rate, {"inner": npx.scale_by_plasticity()}, swept=MODULATION
+        npx.variants.control_learning_rate, {"inner": npx.scale_by_plasticity()}, swept=MODULATION
     ),
     "neuroplastic": Case(
         npx.neuroplastic,

@@ -17,7 +17,7 @@ from neuroplastic_optax._coefficient import coefficient, mean_magnitude
 
 SHAPES = {"empty": (0, 3), "large": (16, 5), "single": (1,), "scalar": ()}
 NON_EMPTY = [name for name in sorted(SHAPES) if name != "empty"]
-STATISTICS = npx.PlasticityDiagnostics._fields[:-2]
+STATISTICS = npx.monitoring.PlasticityDiagnostics._fields[:-2]
 
 
 def random_tree(seed, shapes=SHAPES, scale=1.0):
@@ -107,8 +107,8 @@ def test_rows_are_the_statistics_of_each_leaf():
 def test_histograms_are_numpys(settings):
     _, state = follow(npx.scale_by_plasticity(diagnostics="per_leaf", **settings))
     histograms = optax.tree.get(state, "alpha_histogram")
-    chex.assert_shape(histograms, (len(SHAPES), len(npx.ALPHA_EDGES) + 1))
-    edges = np.array([-np.inf, *np.float32(npx.ALPHA_EDGES), np.inf], np.float32)
+    chex.assert_shape(histograms, (len(SHAPES), len(npx.monitoring.ALPHA_EDGES) + 1))
+    edges = np.array([-np.inf, *np.float32(npx.monitoring.ALPHA_EDGES), np.inf], np.float32)
     for row, (leaf, alpha) in zip(
         np.asarray(histograms),
         sorted(alphas_after(state, GRADIENTS[-1], **settings).items()),
@@ -126,7 +126,9 @@ def test_histograms_count_a_bound_in_the_bin_that_begins_there(bound):
     g = jnp.asarray([0.0, 1.0, 1.0, 1.0]) if bound == "min_alpha" else jnp.ones(4)
     tx = npx.scale_by_plasticity(diagnostics="per_leaf", **settings)
     _, state = tx.update(g, tx.init(g))
-    at_bound = state.diagnostics.alpha_histogram[0, npx.ALPHA_EDGES.index(settings[bound]) + 1]
+    at_bound = state.diagnostics.alpha_histogram[
+        0, npx.monitoring.ALPHA_EDGES.index(settings[bound]) + 1
+    ]
     assert float(at_bound) == (0.25 if bound == "min_alpha" else 1.0)
 
 
@@ -175,7 +177,7 @@ def test_optax_finds_them_in_any_state():
         lambda tx: optax.MultiSteps(tx, 1).gradient_transformation(),
         lambda tx: optax.masked(tx, dict.fromkeys(SHAPES, True)),
         lambda tx: optax.partition({"all": tx}, dict.fromkeys(SHAPES, "all")),
-        lambda tx: npx.control_learning_rate(tx),
+        lambda tx: npx.variants.control_learning_rate(tx),
     ],
     ids=["apply_if_finite", "multi_steps", "masked", "partition", "control_learning_rate"],
 )
@@ -192,14 +194,14 @@ def test_are_found_inside_wrappers(wrap):
 @pytest.mark.parametrize(
     "tx",
     [
-        npx.add_bounded_plasticity(diagnostics=True),
-        npx.add_orthogonal_plasticity(diagnostics=True),
+        npx.variants.add_bounded_plasticity(diagnostics=True),
+        npx.variants.add_orthogonal_plasticity(diagnostics=True),
         npx.with_plasticity(optax.scale_by_adam(), diagnostics=True),
         npx.with_plasticity(
             optax.scale_by_adam(), mask=dict.fromkeys(SHAPES, True), diagnostics=True
         ),
-        npx.control_learning_rate(optax.scale_by_adam(), diagnostics=True),
-        npx.control_learning_rate(npx.scale_by_plasticity(), diagnostics=True),
+        npx.variants.control_learning_rate(optax.scale_by_adam(), diagnostics=True),
+        npx.variants.control_learning_rate(npx.scale_by_plasticity(), diagnostics=True),
     ],
     ids=["bounded", "orthogonal", "modulated", "masked", "controlled", "borrowing"],
 )

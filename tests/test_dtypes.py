@@ -48,11 +48,13 @@ def assert_half_close(actual, expected, roundings):
 ONE_ROUNDING = {
     "plasticity": npx.scale_by_plasticity(plasticity_scale=1.5),
     "tensorwise": npx.scale_by_plasticity(tensorwise=True),
-    "bounded": npx.add_bounded_plasticity(0.3),
-    "orthogonal": npx.add_orthogonal_plasticity(1.0),
+    "bounded": npx.variants.add_bounded_plasticity(0.3),
+    "orthogonal": npx.variants.add_orthogonal_plasticity(1.0),
     "homeostasis": npx.homeostasis(),
     "modulated": npx.with_plasticity(optax.identity(), strength=1.0),
-    "controlled": npx.control_learning_rate(optax.identity(), strength=0.5, plasticity_scale=1.5),
+    "controlled": npx.variants.control_learning_rate(
+        optax.identity(), strength=0.5, plasticity_scale=1.5
+    ),
 }
 
 
@@ -107,7 +109,11 @@ def test_float16_sums_may_exceed_its_range(magnitude):
     """70,000 entries: neither the sum of |g| nor that of g² is below 65,504."""
     rng = np.random.default_rng(0)
     g = jnp.asarray(magnitude * rng.choice([-1.5, -1.0, 1.0, 1.5], 70_000), jnp.float16)
-    for tx in (ONE_ROUNDING["plasticity"], npx.homeostasis(), npx.add_orthogonal_plasticity(1.0)):
+    for tx in (
+        ONE_ROUNDING["plasticity"],
+        npx.homeostasis(),
+        npx.variants.add_orthogonal_plasticity(1.0),
+    ):
         half, _ = tx.update(g, tx.init(g))
         single, _ = tx.update(g.astype(jnp.float32), tx.init(g.astype(jnp.float32)))
         chex.assert_trees_all_equal(half, single.astype(jnp.float16))
@@ -193,15 +199,15 @@ def test_injected_half_precision_hyperparameters_are_the_rounded_numbers(alias, 
 
 PARTS = {
     "plasticity": (npx.scale_by_plasticity, {}),
-    "bounded": (npx.add_bounded_plasticity, {}),
-    "orthogonal": (npx.add_orthogonal_plasticity, {"match_norm": True}),
+    "bounded": (npx.variants.add_bounded_plasticity, {}),
+    "orthogonal": (npx.variants.add_orthogonal_plasticity, {"match_norm": True}),
     "homeostasis": (npx.homeostasis, {}),
     "modulated": (npx.with_plasticity, {"base": optax.trace(0.9)}),
     "modulated_momentum": (npx.with_plasticity, {"base": optax.trace(0.9), "target": "momentum"}),
     "modulated_trust": (npx.with_plasticity, {"base": optax.trace(0.9), "target": "trust_ratio"}),
-    "controlled": (npx.control_learning_rate, {"inner": optax.trace(0.9)}),
+    "controlled": (npx.variants.control_learning_rate, {"inner": optax.trace(0.9)}),
     "controlled_negative_alpha": (
-        npx.control_learning_rate,
+        npx.variants.control_learning_rate,
         {"inner": optax.trace(0.9), "plasticity_scale": 3.0},
     ),
 }

@@ -54,12 +54,12 @@ OPTIMIZERS = {
     "gradient_only": lambda: npx.gradient_only(0.1),
     "adamw_with_plasticity": lambda: npx.adamw_with_plasticity(0.03),
     "masked": lambda: optax.chain(
-        npx.with_plasticity(optax.trace(0.9), mask=npx.scope("kernel$")),
+        npx.with_plasticity(optax.trace(0.9), mask=npx.masks.scope("kernel$")),
         optax.scale_by_learning_rate(0.05),
     ),
-    "controlled": lambda: npx.control_learning_rate(npx.neuroplastic(0.1)),
+    "controlled": lambda: npx.variants.control_learning_rate(npx.neuroplastic(0.1)),
     "weight_decay_mask": lambda: npx.neuroplastic(
-        0.1, weight_decay=0.01, weight_decay_mask=npx.scope("kernel$")
+        0.1, weight_decay=0.01, weight_decay_mask=npx.masks.scope("kernel$")
     ),
 }
 every_optimizer = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
@@ -147,13 +147,13 @@ def chosen(mask, tree):
 )
 def test_scopes_choose_the_same_leaves_of_both(make, first, second):
     params = make()
-    assert chosen(npx.scope("kernel$"), params) == {
+    assert chosen(npx.masks.scope("kernel$"), params) == {
         f"{module}/kernel" for module in ("head", first, second)
     }
-    assert chosen(npx.classifier(), params) == {"head/bias", "head/kernel"}
-    assert chosen(npx.early_blocks(), params) == {f"{first}/bias", f"{first}/kernel"}
-    assert chosen(npx.late_blocks(), params) == {f"{second}/bias", f"{second}/kernel"}
-    assert chosen(npx.convolution_kernels(), params) == set()
+    assert chosen(npx.masks.classifier(), params) == {"head/bias", "head/kernel"}
+    assert chosen(npx.masks.early_blocks(), params) == {f"{first}/bias", f"{first}/kernel"}
+    assert chosen(npx.masks.late_blocks(), params) == {f"{second}/bias", f"{second}/kernel"}
+    assert chosen(npx.masks.convolution_kernels(), params) == set()
 
 
 @pytest.mark.parametrize(
@@ -170,13 +170,13 @@ def test_scopes_choose_the_same_leaves_of_both(make, first, second):
     ids=["nnx", "linen"],
 )
 def test_convolution_kernels_are_found_in_both(model, path):
-    assert chosen(npx.convolution_kernels(), model()) == {path}
+    assert chosen(npx.masks.convolution_kernels(), model()) == {path}
 
 
 @pytest.mark.parametrize("make", [nnx_params, linen_params], ids=["nnx", "linen"])
 def test_masks_part_the_tree(make):
     params = make()
-    tx = npx.with_plasticity(optax.identity(), mask=npx.scope("kernel$"))
+    tx = npx.with_plasticity(optax.identity(), mask=npx.masks.scope("kernel$"))
     updates, state = tx.update(params, tx.init(params))
     kernels = [path for path in paths(params) if path.endswith("kernel")]
     assert paths(state.plasticity.mu) == kernels
@@ -185,7 +185,7 @@ def test_masks_part_the_tree(make):
     ):
         if path.endswith("bias"):
             np.testing.assert_array_equal(ours, given)
-    masked = optax.masked(npx.neuroplastic(0.1), npx.scope("kernel$"))
+    masked = optax.masked(npx.neuroplastic(0.1), npx.masks.scope("kernel$"))
     updates, _ = masked.update(params, masked.init(params), params)
     assert jax.tree.structure(updates) == jax.tree.structure(params)
 

@@ -42,9 +42,9 @@ TRANSFORMATIONS = {
     "neuroplastic": functools.partial(npx.neuroplastic, 0.1),
     "tensorwise": functools.partial(npx.scale_by_plasticity, tensorwise=True),
     "low_precision": functools.partial(npx.scale_by_plasticity, accumulator_dtype=jnp.bfloat16),
-    "bounded": npx.add_bounded_plasticity,
-    "orthogonal": npx.add_orthogonal_plasticity,
-    "orthogonal_match": functools.partial(npx.add_orthogonal_plasticity, match_norm=True),
+    "bounded": npx.variants.add_bounded_plasticity,
+    "orthogonal": npx.variants.add_orthogonal_plasticity,
+    "orthogonal_match": functools.partial(npx.variants.add_orthogonal_plasticity, match_norm=True),
     "momentum_gain": lambda **settings: npx.with_plasticity(optax.trace(0.9), **settings),
     "momentum_target": lambda **settings: npx.with_plasticity(
         optax.identity(), target="momentum", **settings
@@ -52,7 +52,9 @@ TRANSFORMATIONS = {
     "trust_ratio": lambda **settings: npx.with_plasticity(
         optax.identity(), target="trust_ratio", **settings
     ),
-    "controlled": lambda **settings: npx.control_learning_rate(optax.identity(), **settings),
+    "controlled": lambda **settings: npx.variants.control_learning_rate(
+        optax.identity(), **settings
+    ),
     "diagnosed": functools.partial(npx.scale_by_plasticity, diagnostics="per_leaf"),
 }
 

@@ -58,7 +58,7 @@ def test_residual_keeps_its_ratio_to_the_base_update(target, max_ratio):
 @every_target
 def test_base_update_passes_where_strength_is_zero(target):
     base = optax.scale_by_adam()
-    late = npx.phase("late", STEPS)  # the last of three steps
+    late = npx.schedules.phase("late", STEPS)  # the last of three steps
     updates, _ = follow(npx.with_plasticity(base, strength=late, target=target))
     base_updates, _ = follow(base)
     chex.assert_trees_all_equal(updates[:2], base_updates[:2])
@@ -73,7 +73,7 @@ def test_base_sees_gradient_params_and_extra_args_as_if_alone():
         return updates, state
 
     base = optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
-    for wrap in (npx.with_plasticity, npx.control_learning_rate):
+    for wrap in (npx.with_plasticity, npx.variants.control_learning_rate):
         tx = wrap(base)
         tx.update(GRADIENTS[0], tx.init(PARAMS), PARAMS, value=3.0)
     for updates, params, extra_args in seen:
@@ -182,21 +182,25 @@ def test_zero_gradient_from_the_start_gives_zero_update(target):
 
 def test_factor_is_one_where_only_the_gradient_counts():
     inner = optax.scale_by_adam()
-    updates, state = follow(npx.control_learning_rate(inner, plasticity_scale=0.0))
+    updates, state = follow(npx.variants.control_learning_rate(inner, plasticity_scale=0.0))
     chex.assert_trees_all_equal(updates, follow(inner)[0])
     np.testing.assert_array_equal(state.multiplier, [1.0])
 
 
 def test_factor_is_clipped_on_both_sides():
     factors = [
-        float(follow(npx.control_learning_rate(optax.identity(), strength=s))[1].multiplier[0])
+        float(
+            follow(npx.variants.control_learning_rate(optax.identity(), strength=s))[1].multiplier[
+                0
+            ]
+        )
         for s in (-1e6, 1e6)
     ]
     np.testing.assert_allclose(sorted(factors), [0.8, 1.2], rtol=1e-6)
 
 
 def test_factor_follows_the_definition():
-    tx = npx.control_learning_rate(optax.identity(), strength=0.5, plasticity_scale=1.5)
+    tx = npx.variants.control_learning_rate(optax.identity(), strength=0.5, plasticity_scale=1.5)
     updates, state = follow(tx)
     logs = []
     traces = state.plasticity
@@ -214,11 +218,11 @@ def test_factor_follows_the_definition():
 
 def test_groups_are_controlled_apart_and_stand_by_sorted_label():
     groups = {"a": "z", "b": "m"}
-    tx = npx.control_learning_rate(optax.identity(), groups=groups)
+    tx = npx.variants.control_learning_rate(optax.identity(), groups=groups)
     updates, state = follow(tx)
     for name, position in (("a", 1), ("b", 0)):
         alone, alone_state = follow(
-            npx.control_learning_rate(optax.identity()),
+            npx.variants.control_learning_rate(optax.identity()),
             [{name: g[name]} for g in GRADIENTS],
             {name: PARAMS[name]},
         )
@@ -231,7 +235,9 @@ def test_labels_may_stand_for_whole_subtrees_or_come_from_a_callable():
     gradients = [{"body": g, "head": {"kernel": g["a"]}} for g in GRADIENTS]
     spelled = {"body": {"a": "slow", "b": "slow"}, "head": {"kernel": "fast"}}
     results = [
-        follow(npx.control_learning_rate(optax.identity(), groups=groups), gradients, nested)
+        follow(
+            npx.variants.control_learning_rate(optax.identity(), groups=groups), gradients, nested
+        )
         for groups in (spelled, {"body": "slow", "head": "fast"}, lambda _: spelled)
     ]
     chex.assert_trees_all_equal(*results)
@@ -255,7 +261,7 @@ def decayed_then(tx):
 def test_traces_of_the_inner_transformation_are_borrowed(inner):
     """One set of traces in the state, and the same numbers as with a copy."""
     settings = {"strength": 0.5, "plasticity_scale": 1.5}
-    borrowing = npx.control_learning_rate(inner, **settings)
+    borrowing = npx.variants.control_learning_rate(inner, **settings)
     updates, state = follow(borrowing)
     assert state.plasticity.activity is state.plasticity.mu is state.plasticity.nu is None
     own_count_and_multiplier = 2
@@ -264,7 +270,7 @@ def test_traces_of_the_inner_transformation_are_borrowed(inner):
     )
 
     # Hidden in a wrapper of another type, the same inner transformation cannot be borrowed from.
-    copying = npx.control_learning_rate(hidden(inner), **settings)
+    copying = npx.variants.control_learning_rate(hidden(inner), **settings)
     copied_updates, copied_state = follow(copying)
     assert copied_state.plasticity.mu is not None
     chex.assert_trees_all_close(updates, copied_updates, rtol=1e-6)
@@ -297,13 +303,13 @@ def hidden(inner):
     ids=["no_plasticity", "no_traces", "too_few_traces", "other_leaves"],
 )
 def test_keeps_its_own_traces_where_the_inner_ones_do_not_suffice(inner):
-    _, state = follow(npx.control_learning_rate(inner))
+    _, state = follow(npx.variants.control_learning_rate(inner))
     chex.assert_trees_all_equal_shapes(state.plasticity.mu, PARAMS)
     chex.assert_trees_all_equal_shapes(state.plasticity.nu, PARAMS)
 
 
 def test_needs_no_trace_where_only_the_gradient_counts():
-    tx = npx.control_learning_rate(
+    tx = npx.variants.control_learning_rate(
         optax.identity(), activity_weight=0.0, gradient_weight=1.0, memory_weight=0.0
     )
     assert len(jax.tree.leaves(tx.init(PARAMS))) == 2  # count and multiplier
@@ -311,7 +317,7 @@ def test_needs_no_trace_where_only_the_gradient_counts():
 
 def test_decay_inside_is_controlled_too():
     inner = optax.add_decayed_weights(0.1)
-    updates, state = follow(npx.control_learning_rate(inner, plasticity_scale=1.5))
+    updates, state = follow(npx.variants.control_learning_rate(inner, plasticity_scale=1.5))
     expected = jax.tree.map(lambda u: state.multiplier[0] * u, follow(inner)[0][-1])
     chex.assert_trees_all_close(updates[-1], expected, rtol=1e-6)
     assert state.multiplier[0] != 1
@@ -342,7 +348,10 @@ SHARED = {
             lambda **n: npx.with_plasticity(optax.trace(0.9), target="momentum", **n),
             {"max_ratio": 0.1},
         ),
-        (lambda **n: npx.control_learning_rate(optax.trace(0.9), **n), {"low": 0.9, "high": 1.1}),
+        (
+            lambda **n: npx.variants.control_learning_rate(optax.trace(0.9), **n),
+            {"low": 0.9, "high": 1.1},
+        ),
     ],
     ids=["update", "momentum", "controller"],
 )
@@ -363,11 +372,11 @@ def test_every_number_may_be_traced(make, numbers):
         (npx.with_plasticity, "target", "gradient"),
         (npx.with_plasticity, "b1", 1.0),
         (npx.with_plasticity, "diagnostics", "each"),
-        (npx.control_learning_rate, "strength", float("inf")),
-        (npx.control_learning_rate, "low", -0.1),
-        (npx.control_learning_rate, "high", float("nan")),
-        (npx.control_learning_rate, "high", 0.5),
-        (npx.control_learning_rate, "min_alpha", 2.5),
+        (npx.variants.control_learning_rate, "strength", float("inf")),
+        (npx.variants.control_learning_rate, "low", -0.1),
+        (npx.variants.control_learning_rate, "high", float("nan")),
+        (npx.variants.control_learning_rate, "high", 0.5),
+        (npx.variants.control_learning_rate, "min_alpha", 2.5),
     ],
 )
 def test_names_a_setting_that_cannot_work(make, setting, value):
@@ -376,7 +385,7 @@ def test_names_a_setting_that_cannot_work(make, setting, value):
     assert repr(value) in str(error.value)
 
 
-@pytest.mark.parametrize("make", [npx.with_plasticity, npx.control_learning_rate])
+@pytest.mark.parametrize("make", [npx.with_plasticity, npx.variants.control_learning_rate])
 @pytest.mark.parametrize("dtype", ["complex64", "int32"])
 def test_names_the_path_of_a_leaf_that_is_not_real_floating(make, dtype):
     bad = {"layer": {"steps": jnp.ones(2, dtype)}}

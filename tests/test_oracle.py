@@ -126,7 +126,7 @@ def jax_schedules(settings):
     translated = {
         stair: lambda step: 2.0 * jnp.minimum(step // 2 / 2, 1.0),
         cosine: lambda step: 0.5 * (1 - jnp.cos(jnp.pi * (step + 1) / STEPS)),
-        late: npx.phase("late", STEPS),
+        late: npx.schedules.phase("late", STEPS),
     }
     return {
         name: translated[value] if callable(value) else value for name, value in settings.items()
@@ -155,7 +155,7 @@ def test_plasticity_and_homeostasis(problem, coefficient, stability, decay, deco
 @given(PROBLEMS, COEFFICIENT, numbers(0, 2))
 def test_bounded_residual(problem, coefficient, max_ratio):
     assert_tight(
-        npx.add_bounded_plasticity(max_ratio, **jax_schedules(coefficient)),
+        npx.variants.add_bounded_plasticity(max_ratio, **jax_schedules(coefficient)),
         oracle.Bounded(oracle.Plasticity(**coefficient), max_ratio),
         problem,
     )
@@ -166,7 +166,7 @@ def test_bounded_residual(problem, coefficient, max_ratio):
 @example(random_problem(3), {}, 0.5, cosine)
 def test_orthogonal_residual(problem, coefficient, max_ratio, strength):
     assert_tight(
-        npx.add_orthogonal_plasticity(
+        npx.variants.add_orthogonal_plasticity(
             max_ratio=max_ratio, **jax_schedules(coefficient | {"strength": strength})
         ),
         oracle.Orthogonal(oracle.Plasticity(**coefficient), strength, max_ratio),
@@ -179,7 +179,7 @@ def test_orthogonal_residual(problem, coefficient, max_ratio, strength):
 def test_orthogonal_residual_of_matched_norm(seed, max_ratio, strength):
     """On longer leaves: in a single entry nothing is orthogonal but rounding errors."""
     assert_tight(
-        npx.add_orthogonal_plasticity(
+        npx.variants.add_orthogonal_plasticity(
             max_ratio=max_ratio, match_norm=True, **jax_schedules({"strength": strength})
         ),
         oracle.Orthogonal(oracle.Plasticity(), strength, max_ratio, match_norm=True),
@@ -253,7 +253,7 @@ def test_learning_rate_controller(problem, coefficient, strength, groups, borrow
         oracle.Scaled(oracle.Plasticity(**coefficient)) if borrowed else oracle.Momentum(0.9)
     )
     assert_same_in_float32_factor(
-        npx.control_learning_rate(
+        npx.variants.control_learning_rate(
             optax.chain(inner, npx.homeostasis(), optax.add_decayed_weights(0.01)),
             strength=strength,
             groups=groups,
@@ -281,11 +281,11 @@ FORMS = {
         lambda: oracle.Scaled(oracle.Plasticity(tensorwise=True)),
     ),
     "bounded": (
-        lambda: npx.add_bounded_plasticity(0.3),
+        lambda: npx.variants.add_bounded_plasticity(0.3),
         lambda: oracle.Bounded(oracle.Plasticity(), 0.3),
     ),
     "orthogonal": (
-        lambda: npx.add_orthogonal_plasticity(**jax_schedules({"strength": cosine})),
+        lambda: npx.variants.add_orthogonal_plasticity(**jax_schedules({"strength": cosine})),
         lambda: oracle.Orthogonal(oracle.Plasticity(), cosine),
     ),
     "adam": (
@@ -297,7 +297,7 @@ FORMS = {
         lambda: oracle.Modulated(oracle.Momentum(), oracle.Plasticity(), target="trust_ratio"),
     ),
     "controller": (
-        lambda: npx.control_learning_rate(optax.trace(0.9), plasticity_scale=1.5),
+        lambda: npx.variants.control_learning_rate(optax.trace(0.9), plasticity_scale=1.5),
         lambda: oracle.Controlled(oracle.Momentum(), oracle.Plasticity(plasticity_scale=1.5)),
     ),
 }

@@ -148,7 +148,7 @@ def test_data_parallel_step_equals_one_device():
 
 def test_learning_rate_factor_is_one_for_all_devices():
     mesh, sharding = mesh_and_sharding(LAYOUTS["rows"], AxisType.Explicit)
-    tx = npx.control_learning_rate(optax.identity(), plasticity_scale=1.5)
+    tx = npx.variants.control_learning_rate(optax.identity(), plasticity_scale=1.5)
     _, expected = tx.update(GRADIENTS[0], tx.init(PARAMS))
     with jax.set_mesh(mesh):
         params, g = (jax.device_put(x, sharding) for x in (PARAMS, GRADIENTS[0]))

@@ -431,7 +431,7 @@ class TestDiagnostics:
         self, five: Trained, paired: dict[str, Trained]
     ):
         results = {"train_loss", "test_loss", "test_accuracy"}
-        fields = npx.PlasticityDiagnostics._fields + npx.HomeostasisDiagnostics._fields
+        fields = npx.monitoring.PlasticityDiagnostics._fields + npx.HomeostasisDiagnostics._fields
         assert set(five.metrics[0]) == results | set(fields) - {"per_leaf", "alpha_histogram"}
         assert set(paired["sgd"].metrics[0]) == set(paired["adam"].metrics[0]) == results
 

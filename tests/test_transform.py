@@ -33,9 +33,11 @@ MODERATE_LEAVES = st.lists(
 
 FORMS = {
     "scaled": npx.scale_by_plasticity,
-    "bounded": npx.add_bounded_plasticity,
-    "orthogonal": npx.add_orthogonal_plasticity,
-    "orthogonal_matched": functools.partial(npx.add_orthogonal_plasticity, match_norm=True),
+    "bounded": npx.variants.add_bounded_plasticity,
+    "orthogonal": npx.variants.add_orthogonal_plasticity,
+    "orthogonal_matched": functools.partial(
+        npx.variants.add_orthogonal_plasticity, match_norm=True
+    ),
 }
 every_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
 
@@ -174,7 +176,7 @@ def test_the_first_step_of_a_schedule_is_zero():
         return 1.0
 
     follow(npx.scale_by_plasticity(plasticity_scale=schedule), [np.ones(2)] * 3)
-    follow(npx.add_orthogonal_plasticity(strength=schedule), [np.ones(2)] * 3)
+    follow(npx.variants.add_orthogonal_plasticity(strength=schedule), [np.ones(2)] * 3)
     assert seen == [0, 1, 2] * 2
 
 
@@ -194,21 +196,21 @@ def test_scaled_update_is_alpha_times_the_gradient(gradients):
 
 @given(MODERATE_LEAVES, st.floats(0, 0.5))
 def test_bounded_residual_keeps_its_ratio(gradients, max_ratio):
-    updates, _ = follow(npx.add_bounded_plasticity(max_ratio), gradients)
+    updates, _ = follow(npx.variants.add_bounded_plasticity(max_ratio), gradients)
     for u, g in zip(updates, gradients, strict=True):
         assert np.linalg.norm(u - g) <= max_ratio * np.linalg.norm(g) * (1 + 1e-5) + 1e-6
 
 
 def test_bounded_residual_inside_its_bound_is_plain_plasticity():
     gradients = [np.array([1.0, -2.0, 0.5]), np.array([0.1, 3.0, 0.0])]
-    bounded, _ = follow(npx.add_bounded_plasticity(max_ratio=10.0), gradients)
+    bounded, _ = follow(npx.variants.add_bounded_plasticity(max_ratio=10.0), gradients)
     plain, _ = follow(npx.scale_by_plasticity(), gradients)
     chex.assert_trees_all_close(bounded, plain, rtol=1e-6)
 
 
 @given(MODERATE_LEAVES, st.floats(0, 0.5), st.booleans())
 def test_orthogonal_residual_keeps_its_ratio_and_angle(gradients, max_ratio, match_norm):
-    tx = npx.add_orthogonal_plasticity(1.0, max_ratio, match_norm=match_norm)
+    tx = npx.variants.add_orthogonal_plasticity(1.0, max_ratio, match_norm=match_norm)
     updates, _ = follow(tx, gradients)
     for u, g in zip(updates, gradients, strict=True):
         residual, length = u - g, np.linalg.norm(g)
@@ -218,7 +220,7 @@ def test_orthogonal_residual_keeps_its_ratio_and_angle(gradients, max_ratio, mat
 
 def test_matched_residual_has_the_norm_that_strength_asks_for():
     gradients = [np.array([1.0, -2.0, 0.5]), np.array([0.1, 3.0, 0.7])]
-    tx = npx.add_orthogonal_plasticity(0.25, match_norm=True)
+    tx = npx.variants.add_orthogonal_plasticity(0.25, match_norm=True)
     updates, _ = follow(tx, gradients)
     for u, g in zip(updates, gradients, strict=True):
         np.testing.assert_allclose(np.linalg.norm(u - g), 0.25 * np.linalg.norm(g), rtol=1e-4)
@@ -228,13 +230,15 @@ def test_matched_residual_has_the_norm_that_strength_asks_for():
 @pytest.mark.parametrize("entry", [2.0, -1e-3, 1e4])
 def test_one_entry_has_no_orthogonal_direction(match_norm, entry):
     g = np.array([entry])
-    updates, _ = follow(npx.add_orthogonal_plasticity(1.0, match_norm=match_norm), [g, -g, g])
+    updates, _ = follow(
+        npx.variants.add_orthogonal_plasticity(1.0, match_norm=match_norm), [g, -g, g]
+    )
     np.testing.assert_allclose(updates, [g, -g, g], rtol=1e-2 if abs(entry) < 1 else 1e-6)
 
 
 @pytest.mark.parametrize(
     "tx",
-    [npx.add_bounded_plasticity(0.0), npx.add_orthogonal_plasticity(0.0)],
+    [npx.variants.add_bounded_plasticity(0.0), npx.variants.add_orthogonal_plasticity(0.0)],
     ids=["bounded", "orthogonal"],
 )
 def test_a_residual_of_size_zero_changes_nothing(tx):
@@ -244,7 +248,9 @@ def test_a_residual_of_size_zero_changes_nothing(tx):
 
 def test_no_orthogonal_residual_where_squares_overflow():
     gradients = [np.array([1e30, -2e30, 3e29], np.float32)]
-    chex.assert_trees_all_equal(follow(npx.add_orthogonal_plasticity(1.0), gradients)[0], gradients)
+    chex.assert_trees_all_equal(
+        follow(npx.variants.add_orthogonal_plasticity(1.0), gradients)[0], gradients
+    )
 
 
 # -- invariances ---------------------------------------------------------------------------------
@@ -414,9 +420,9 @@ def test_names_a_setting_that_cannot_work(form, setting, value):
 @pytest.mark.parametrize(
     ("form", "setting"),
     [
-        (npx.add_bounded_plasticity, "max_ratio"),
-        (npx.add_orthogonal_plasticity, "max_ratio"),
-        (npx.add_orthogonal_plasticity, "strength"),
+        (npx.variants.add_bounded_plasticity, "max_ratio"),
+        (npx.variants.add_orthogonal_plasticity, "max_ratio"),
+        (npx.variants.add_orthogonal_plasticity, "strength"),
     ],
 )
 @pytest.mark.parametrize("value", [-0.5, float("nan")])
@@ -434,7 +440,7 @@ def test_needs_one_weight(form):
 
 def test_rejects_an_unknown_setting():
     with pytest.raises(TypeError, match="momentum"):
-        npx.add_bounded_plasticity(momentum=0.9)
+        npx.variants.add_bounded_plasticity(momentum=0.9)
 
 
 @every_form
