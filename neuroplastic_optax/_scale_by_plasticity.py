@@ -49,8 +49,8 @@ def scale_by_plasticity(
     update has the gradient's dtype. A NaN or infinity in a leaf makes the whole leaf's update NaN
     and stays in its traces: wrap the chain in :func:`optax.apply_if_finite` to skip such steps.
     Squares of float32 gradients above 1.3e19 count as half the largest number; Adam's overflow. The
-    memory signal of such a leaf is off until ν has decayed. Where the sum of :math:`|g|` over a
-    leaf overflows, the leaf's activity signal is zero from there on.
+    memory signal of such a leaf is off until ν has decayed. Where the sum of a leaf's
+    activity overflows, its activity signal is zero until the trace has decayed.
 
     Args:
       activity_weight: :math:`w_a`, at least 0. A weight of static 0 keeps no trace for its signal.

@@ -93,13 +93,14 @@ def follow(tx, params=PARAMS):
         ),
         (
             npx.adamw_with_plasticity(
-                LEARNING_RATE, 0.8, 0.99, 1e-6, strength=0.3, max_ratio=0.1, max_update_norm=0.5
+                LEARNING_RATE, 0.8, 0.99, 1e-6, 1e-9, jnp.bfloat16, strength=0.3, max_ratio=0.1
             ),
             (
                 npx.with_plasticity(
-                    optax.scale_by_adam(0.8, 0.99, 1e-6), strength=0.3, max_ratio=0.1
+                    optax.scale_by_adam(0.8, 0.99, 1e-6, 1e-9, jnp.bfloat16),
+                    strength=0.3,
+                    max_ratio=0.1,
                 ),
-                npx.homeostasis(0.5),
                 optax.add_decayed_weights(1e-4),
                 DESCENT,
             ),
@@ -163,7 +164,8 @@ def test_weight_decay_is_decoupled(alias):
     ids=["tree", "callable", "scope"],
 )
 def test_weight_decay_may_be_masked(alias, mask):
-    updates = follow(alias(LEARNING_RATE, weight_decay=0.1, weight_decay_mask=mask))
+    name = "mask" if alias is npx.adamw_with_plasticity else "weight_decay_mask"
+    updates = follow(alias(LEARNING_RATE, weight_decay=0.1, **{name: mask}))
     everywhere = follow(alias(LEARNING_RATE, weight_decay=0.1))
     nowhere = follow(alias(LEARNING_RATE, weight_decay=0.0))
     chex.assert_trees_all_equal([u["kernel"] for u in updates], [u["kernel"] for u in everywhere])
@@ -191,6 +193,54 @@ def test_learning_rate_may_be_a_schedule(alias):
         chex.assert_trees_all_close(s, jax.tree.map(lambda u, k=step: u / 2**k, c), rtol=1e-5)
 
 
+def test_adamw_with_plasticity_has_the_signature_of_optax_adamw():
+    theirs = inspect.signature(optax.adamw).parameters.values()
+    ours = inspect.signature(npx.adamw_with_plasticity).parameters
+    leading = list(ours.values())[: len(theirs)]
+    assert [(p.name, p.kind, p.default) for p in leading] == [
+        (p.name, p.kind, p.default) for p in theirs
+    ]
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (LEARNING_RATE,),
+        (optax.cosine_decay_schedule(0.1, 10), 0.8, 0.95, 1e-6, 1e-8, jnp.bfloat16, 0.1),
+        (LEARNING_RATE, 0.9, 0.999, 1e-8, 0.0, None, 0.1, {"kernel": True, "bias": False}),
+    ],
+    ids=["defaults", "all", "mask"],
+)
+def test_adamw_with_plasticity_of_strength_0_is_optax_adamw(arguments, nesterov):
+    ours = npx.adamw_with_plasticity(*arguments, nesterov=nesterov, strength=0.0)
+    chex.assert_trees_all_equal(follow(ours), follow(optax.adamw(*arguments, nesterov=nesterov)))
+
+
+def test_adamw_with_plasticity_takes_steps_of_the_size_of_adamw():
+    ours, theirs = follow(npx.adamw_with_plasticity(1e-3)), follow(optax.adamw(1e-3))
+    for u, v in zip(ours, theirs, strict=True):
+        for name in PARAMS:
+            ratio = jnp.linalg.norm(u[name]) / jnp.linalg.norm(v[name])
+            assert 0.75 <= float(ratio) <= 1.25
+
+
+def test_shared_settings_have_one_default_and_one_type_everywhere():
+    reference = inspect.signature(npx.scale_by_plasticity).parameters
+    others = (
+        npx.neuroplastic,
+        npx.with_plasticity,
+        npx.variants.add_bounded_plasticity,
+        npx.variants.add_orthogonal_plasticity,
+        npx.variants.control_learning_rate,
+    )
+    for factory in others:
+        parameters = inspect.signature(factory).parameters
+        for name, parameter in reference.items():
+            found = parameters[name]
+            assert (found.default, found.annotation) == (parameter.default, parameter.annotation)
+
+
 def test_gradient_only_keeps_one_integer():
     (count,) = jax.tree.leaves(npx.gradient_only(0.1).init(PARAMS))
     assert count.dtype == jnp.int32
@@ -206,12 +256,12 @@ def test_gradient_only_equals_scale_zero_at_equal_bounds():
 @pytest.mark.parametrize(
     ("alias", "names"),
     [
-        (npx.neuroplastic, {"alpha_mean", "effective_update_norm"}),
-        (npx.gradient_only, {"alpha_mean", "effective_update_norm"}),
-        (npx.adamw_with_plasticity, {"alpha_mean", "effective_update_norm"}),
+        (npx.neuroplastic, {"alpha_mean", "update_ratio"}),
+        (npx.gradient_only, {"alpha_mean", "update_ratio"}),
+        (npx.adamw_with_plasticity, {"alpha_mean", "update_ratio"}),
     ],
 )
-def test_diagnostics_cover_both_parts(alias, names):
+def test_diagnostics_cover_alpha_and_the_whole_update(alias, names):
     tx = alias(LEARNING_RATE, diagnostics=True)
     assert names <= npx.diagnostics(tx.init(PARAMS)).keys()
     assert npx.diagnostics(alias(LEARNING_RATE).init(PARAMS)) == {}
@@ -252,7 +302,6 @@ NUMBERS = {
         "eps": 1e-7,
         "strength": 0.2,
         "max_ratio": 0.1,
-        "max_update_norm": 0.5,
         "weight_decay": 0.1,
     },
 }
@@ -273,7 +322,7 @@ def test_every_number_may_be_traced(alias):
     ("alias", "setting", "value"),
     [
         *((alias, "weight_decay", -0.1) for alias in ALIASES),
-        *((alias, "max_update_norm", 0.0) for alias in ALIASES),
+        *((alias, "max_update_norm", 0.0) for alias in (npx.neuroplastic, npx.gradient_only)),
         *((alias, "diagnostics", "all") for alias in ALIASES),
         (npx.neuroplastic, "b1", 1.0),
         (npx.neuroplastic, "eps", 0.0),

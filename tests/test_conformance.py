@@ -69,6 +69,10 @@ def by_rank(params):
     return jax.tree.map(lambda p: "matrices" if p.ndim > 1 else "others", params)
 
 
+def diagnosed(learning_rate, b1=0.9):
+    return npx.with_diagnostics(optax.adam(learning_rate, b1, eps=EPS), per_leaf=True)
+
+
 CASES = {
     "adam": Case(
         optax.adam,
@@ -120,7 +124,7 @@ CASES = {
         static=("groups",),
         swept=MODULATION,
     ),
-    "controlled_borrowing": Case(
+    "controlled_plasticity": Case(
         npx.variants.control_learning_rate, {"inner": npx.scale_by_plasticity()}, swept=MODULATION
     ),
     "neuroplastic": Case(
@@ -133,6 +137,12 @@ CASES = {
         npx.gradient_only,
         {"learning_rate": 0.1},
         swept={"learning_rate": (0.1, 0.2), "max_alpha": (1.2, 1.5)},
+        converges_at=decaying(1e-2),
+    ),
+    "with_diagnostics": Case(
+        diagnosed,
+        {"learning_rate": 0.1},
+        swept={"learning_rate": (0.1, 0.2), "b1": (0.5, 0.9)},
         converges_at=decaying(1e-2),
     ),
     "adamw_with_plasticity": Case(
@@ -200,9 +210,14 @@ def abstract(tree):
 
 def plasticity_states(state):
     """What the library keeps in an optimizer state, leaving out the state of any base."""
-    kinds = (npx.ScaleByPlasticityState, npx.HomeostasisState)
-    nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, kinds))
-    return [node for node in nodes if isinstance(node, kinds)]
+    kinds = (npx.ScaleByPlasticityState, npx.monitoring.WithDiagnosticsState)
+    found = []
+    for node in jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, kinds)):
+        if isinstance(node, npx.monitoring.WithDiagnosticsState):
+            found += [node.overall, node.per_leaf, *plasticity_states(node.inner_state)]
+        elif isinstance(node, kinds):
+            found.append(node)
+    return found
 
 
 # -- one step ------------------------------------------------------------------------------------
@@ -337,6 +352,47 @@ def test_differentiates(case):
     slopes = jax.jit(jax.grad(length, argnums=(0, 1)))(value, gradients[1])
     chex.assert_tree_all_finite(slopes)
     assert optax.tree.norm(slopes[1]) > 0
+
+
+META_GRADIENTS = {
+    "neuroplastic": lambda: npx.neuroplastic(1.0, diagnostics="per_leaf"),
+    "tensorwise": lambda: npx.neuroplastic(1.0, tensorwise=True),
+    "gradient_only": lambda: npx.gradient_only(1.0),
+    "bounded": npx.variants.add_bounded_plasticity,
+    "orthogonal": npx.variants.add_orthogonal_plasticity,
+    "orthogonal_matched": lambda: npx.variants.add_orthogonal_plasticity(match_norm=True),
+    "modulated_adam": lambda: npx.with_plasticity(optax.scale_by_adam(eps_root=1e-8)),
+    "modulated_momentum": lambda: npx.with_plasticity(optax.trace(0.9), target="momentum"),
+    "modulated_trust": lambda: npx.with_plasticity(optax.trace(0.9), target="trust_ratio"),
+    "controlled": lambda: npx.variants.control_learning_rate(optax.trace(0.9)),
+    "adamw_with_plasticity": lambda: npx.adamw_with_plasticity(1.0, eps_root=1e-8),
+    "with_diagnostics": lambda: npx.with_diagnostics(optax.trace(0.9), per_leaf=True),
+}
+
+
+@pytest.mark.parametrize("make", META_GRADIENTS.values(), ids=META_GRADIENTS.keys())
+def test_meta_gradients_are_finite_and_right_where_gradients_have_zeros(make):
+    """Of a step size and of the start, through three steps, beside finite differences."""
+    tx = make()
+    zeros = {"entry": jnp.array([1.0, 0.0, 1.0]), "leaf": jnp.zeros(2), "all": jnp.ones(2)}
+    start = {"entry": jnp.array([1.0, 2.0, -0.5]), "leaf": jnp.ones(2), "all": jnp.array([3.0, 1])}
+
+    def unrolled(step_size, start):
+        def step(carry, _):
+            params, state = carry
+            gradients = jax.tree.map(lambda p, z: p * z, params, zeros)
+            updates, state = tx.update(gradients, state, params)
+            return (jax.tree.map(lambda p, u: p - step_size * u, params, updates), state), None
+
+        (params, _), _ = jax.lax.scan(step, (start, tx.init(start)), length=3)
+        return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params))
+
+    step_size, width = 0.05, 1e-3
+    slopes = jax.jit(jax.grad(unrolled, argnums=(0, 1)))(step_size, start)
+    chex.assert_tree_all_finite(slopes)
+    value = jax.jit(unrolled)
+    difference = value(step_size + width, start) - value(step_size - width, start)
+    np.testing.assert_allclose(slopes[0], difference / (2 * width), rtol=2e-2, atol=2e-2)
 
 
 # -- convergence ---------------------------------------------------------------------------------

@@ -128,9 +128,9 @@ def test_bfloat16_traces_keep_alpha_within_a_few_percent(dtype):
         npx.scale_by_plasticity(accumulator_dtype=jnp.bfloat16), params, gradients
     )
     exact, _ = follow(npx.scale_by_plasticity(), params, gradients)
-    assert {t.dtype for t in jax.tree.leaves((state.activity, state.mu, state.nu))} == {
-        jnp.dtype("bfloat16")
-    }
+    assert {
+        t.dtype for t in jax.tree.leaves((state.activity, state.memory_mu, state.memory_nu))
+    } == {jnp.dtype("bfloat16")}
     for c, e in zip(compact, exact, strict=True):
         for name in SHAPES:
             np.testing.assert_allclose(

@@ -10,7 +10,7 @@ from flax import nnx
 from flax.training import train_state
 
 import neuroplastic_optax as npx
-from neuroplastic_optax._scopes import leaf_path
+from neuroplastic_optax.masks import leaf_path
 
 FEATURES, HIDDEN, EXAMPLES = 3, 8, 32
 
@@ -179,7 +179,7 @@ def test_masks_part_the_tree(make):
     tx = npx.with_plasticity(optax.identity(), mask=npx.masks.scope("kernel$"))
     updates, state = tx.update(params, tx.init(params))
     kernels = [path for path in paths(params) if path.endswith("kernel")]
-    assert paths(state.plasticity.mu) == kernels
+    assert paths(state.plasticity.memory_mu) == kernels
     for path, ours, given in zip(
         paths(params), jax.tree.leaves(updates), jax.tree.leaves(params), strict=True
     ):

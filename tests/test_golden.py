@@ -10,17 +10,20 @@ import optax
 import pytest
 
 from neuroplastic_optax import (
-    add_bounded_plasticity,
-    add_orthogonal_plasticity,
-    control_learning_rate,
     diagnostics,
     gradient_only,
     homeostasis,
-    late_ramp,
     neuroplastic,
     plasticity_warmup,
     scale_by_plasticity,
+    with_diagnostics,
     with_plasticity,
+)
+from neuroplastic_optax.schedules import late_ramp
+from neuroplastic_optax.variants import (
+    add_bounded_plasticity,
+    add_orthogonal_plasticity,
+    control_learning_rate,
 )
 
 pytestmark = pytest.mark.usefixtures("fully_optimized")
@@ -28,12 +31,25 @@ GOLDEN = Path(__file__).parent / "golden"
 RTOL, ATOL = 1e-5, 1e-6
 STEPS_PER_EPOCH, STEPS = 2, 8
 
-H = functools.partial(homeostasis, diagnostics=True)
+
+def H(**settings):  # noqa: N802 - as in the protocol's table
+    return with_diagnostics(homeostasis(**settings), prefix="homeostasis/")
+
+
 PLASTICITY = functools.partial(scale_by_plasticity, diagnostics=True)
 
 
 def descend(*parts, learning_rate=0.1):
-    return optax.chain(*parts, optax.scale_by_learning_rate(learning_rate))
+    return optax.chain(
+        with_diagnostics(optax.chain(*parts)), optax.scale_by_learning_rate(learning_rate)
+    )
+
+
+NORMS = {
+    "raw_gradient_norm": "gradient_norm",
+    "raw_update_norm": "homeostasis/gradient_norm",
+    "effective_update_norm": "homeostasis/update_norm",
+}
 
 
 CASES = {
@@ -140,13 +156,10 @@ def test_parameters_agree_after_every_step(name):
 def test_final_traces_agree(name):
     golden = load(name)
     _, state = run_case(name)[-1]
-    for trace in ("activity", "mu", "nu"):
-        found = [
-            tree
-            for path, tree in optax.tree.get_all_with_path(state, trace)
-            if tree is not None and "ScaleByAdamState" not in str(path)
-        ]
-        assert len(found) == (0 if name == "gradient_only" else 1), trace
+    copies = {"gradient_only": 0, "controller_global": 2}.get(name, 1)
+    for trace, field in (("activity", "activity"), ("mu", "memory_mu"), ("nu", "memory_nu")):
+        found = [tree for _, tree in optax.tree.get_all_with_path(state, field) if tree is not None]
+        assert len(found) == copies, trace
         for tree in found:
             for leaf, value in tree.items():
                 np.testing.assert_allclose(value, golden[trace][leaf], RTOL, ATOL, err_msg=leaf)
@@ -158,8 +171,9 @@ def test_diagnostics_agree_after_every_step(name):
     trajectory = run_case(name)
     for i, (_, state) in enumerate(trajectory):
         measured = diagnostics(state)
+        measured |= {name: measured[ours] for name, ours in NORMS.items()}
         if name == "controller_global":  # the reference counts the multiplier into this norm
-            measured["effective_update_norm"] *= state[0].multiplier[0]
+            measured["effective_update_norm"] *= optax.tree.get(state, "multiplier")[0]
         for statistic, expected in golden["diag"].items():
             np.testing.assert_allclose(
                 measured[statistic], expected[i], 1e-4, 1e-6, err_msg=f"{statistic}, step {i + 1}"

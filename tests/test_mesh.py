@@ -173,7 +173,9 @@ class TestSharedWork:
 
     def assert_lie_as_asked(self, state: CellState, mesh: jax.sharding.Mesh, fsdp: bool) -> None:
         """Traces as their parameters; with ``fsdp`` no device has more than a part of a kernel."""
-        traces = [optax.tree.get(state.opt_state, name) for name in ("activity", "mu", "nu")]
+        traces = [
+            optax.tree.get(state.opt_state, name) for name in ("activity", "memory_mu", "memory_nu")
+        ]
         whole = NamedSharding(mesh, P("seed"))
         for tree in (state.params, *traces):
             for leaf in jax.tree.leaves(tree):

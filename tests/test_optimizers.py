@@ -10,7 +10,8 @@ import pytest
 
 import neuroplastic_optax as npx
 from experiments.optimizers import ARMS, DESIGN_SPACE, PLASTIC, SELECTION, Training
-from neuroplastic_optax import HomeostasisDiagnostics, PlasticityDiagnostics
+from experiments.train import NORMS
+from neuroplastic_optax.monitoring import STATISTICS
 
 TRAINING = Training(steps_per_epoch=3, epochs=4)
 WITH_HOMEOSTASIS = tuple(name for name in ARMS if name.endswith("_homeostasis"))
@@ -26,6 +27,10 @@ def gradients() -> list[np.ndarray]:
 
 
 PARAMS = np.random.default_rng(1).standard_normal((3, 4)).astype(np.float32)
+TREE = {  # a leaf for every scope
+    "blocks": [{"kernel": PARAMS.reshape(1, 1, 3, 4)}, {"kernel": PARAMS}],
+    "head": {"kernel": PARAMS},
+}
 
 
 def parameters_of(optimizer: optax.GradientTransformation) -> np.ndarray:
@@ -115,7 +120,7 @@ class TestArms:
         """The parameters differ by no more than what bfloat16 rounds off, and do differ."""
         optimizer = ARMS["full_bfloat16"].make(0.1, TRAINING)
         state = optimizer.init({"weights": jnp.asarray(PARAMS)})
-        for name in ("activity", "mu", "nu"):
+        for name in ("activity", "memory_mu", "memory_nu"):
             assert optax.tree.get(state, name)["weights"].dtype == jnp.bfloat16
         steps = parameters_of(optimizer) - PARAMS
         exact = parameters_of(ARMS["full"].make(0.1, TRAINING)) - PARAMS
@@ -132,9 +137,9 @@ class TestArms:
 
     @every_arm
     def test_move_nothing_at_learning_rate_zero(self, name: str):
-        optimizer, params = ARMS[name].make(0.0, TRAINING), jnp.asarray(PARAMS)
-        updates, _ = optimizer.update(params, optimizer.init(params), params)
-        assert not jnp.any(updates)
+        optimizer = ARMS[name].make(0.0, TRAINING)
+        updates, _ = optimizer.update(TREE, optimizer.init(TREE), TREE)
+        assert not any(np.any(leaf) for leaf in jax.tree.leaves(updates))
 
 
 class TestWhatAProgramReliesOn:
@@ -144,11 +149,11 @@ class TestWhatAProgramReliesOn:
         """Weak types too: else the second epoch would be compiled again."""
 
         def start(rate: jax.Array, seed: jax.Array) -> optax.OptState:
-            return self.optimizer(name, rate, seed, diagnostics).init(PARAMS)
+            return self.optimizer(name, rate, seed, diagnostics).init(TREE)
 
         def step(state: optax.OptState, rate: jax.Array, seed: jax.Array) -> optax.OptState:
             optimizer = self.optimizer(name, rate, seed, diagnostics)
-            return optimizer.update(jnp.asarray(PARAMS), state, jnp.asarray(PARAMS))[1]
+            return optimizer.update(TREE, state, TREE)[1]
 
         cell = (jnp.float32(0.1), jnp.uint32(0))
         before = jax.eval_shape(start, *cell)
@@ -160,17 +165,16 @@ class TestWhatAProgramReliesOn:
 
     @every_arm
     def test_diagnostics_are_kept_where_there_are_any_and_they_are_asked_for(self, name: str):
-        plasticity = set(PlasticityDiagnostics._fields) - {"per_leaf", "alpha_histogram"}
-        homeostasis = set(HomeostasisDiagnostics._fields)
-        kept = (plasticity if name in PLASTIC else set()) | (
-            set() if name in WITHOUT_HOMEOSTASIS else homeostasis
+        kept = (set(STATISTICS) if name in PLASTIC else set()) | (
+            set() if name in WITHOUT_HOMEOSTASIS else set(NORMS)
         )
-        assert self.kept(name, diagnostics=True) == kept
+        measured = self.kept(name, diagnostics=True)
+        assert measured & {*STATISTICS, *NORMS} == kept
         assert self.kept(name, diagnostics=False) == set()
 
     def kept(self, name: str, *, diagnostics: bool) -> set[str]:
         optimizer = self.optimizer(name, 0.1, 0, diagnostics)
-        return set(jax.eval_shape(lambda: npx.diagnostics(optimizer.init(PARAMS))))
+        return set(jax.eval_shape(lambda: npx.diagnostics(optimizer.init(TREE))))
 
     @pytest.mark.parametrize("name", ["full", "permuted", "random"])
     def test_a_cell_s_randomness_is_its_own_beside_other_cells(self, name: str):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from neuroplastic_optax import cosine_ramp, late_ramp, phase, plasticity_warmup
+from neuroplastic_optax.schedules import cosine_ramp, late_ramp, phase, plasticity_warmup
 
 EARLY, LATE, RAMP = Fraction(3, 10), Fraction(7, 10), Fraction(3, 10)
 PHASES = ("early", "middle", "late")

@@ -66,8 +66,8 @@ def test_compiled_update_equals_one_device_and_keeps_the_layout(layout, axis_typ
     with jax.set_mesh(mesh):
         params, *gradients = (jax.device_put(x, sharding) for x in (PARAMS, *GRADIENTS))
         updates, state = follow(jax.jit(OPTIMIZER.update), params, gradients)
-    traces = optax.tree.get(state, "activity"), optax.tree.get(state, "mu")
-    for array in (updates, *traces, optax.tree.get(state, "nu")):
+    traces = optax.tree.get(state, "activity"), optax.tree.get(state, "memory_mu")
+    for array in (updates, *traces, optax.tree.get(state, "memory_nu")):
         assert array.sharding.is_equivalent_to(sharding, array.ndim)
     chex.assert_trees_all_close(
         jax.device_get((updates, state)), jax.device_get((expected, expected_state)), rtol=1e-5
@@ -106,7 +106,7 @@ def test_state_is_created_where_the_params_lie(axis_type):
         eager = OPTIMIZER.init(params)
         compiled = jax.jit(OPTIMIZER.init, out_shardings=shardings_of(eager))(params)
         for state in (eager, compiled):
-            for name in ("activity", "mu", "nu"):
+            for name in ("activity", "memory_mu", "memory_nu"):
                 trace = optax.tree.get(state, name)
                 assert trace.sharding.is_equivalent_to(sharding, trace.ndim)
                 assert trace.addressable_shards[0].data.size == PARAMS.size // 8

@@ -49,10 +49,8 @@ STATISTICS = (
     "fraction_at_min",
     "fraction_at_max",
     "fraction_negative",
-    "raw_gradient_norm",
-    "modulated_update_norm",
 )
-NORMS = ("raw_update_norm", "effective_update_norm")
+NORMS = ("raw_gradient_norm", "raw_update_norm", "effective_update_norm")
 LEAVES = ("hidden/0/kernel", "hidden/0/bias", "head/kernel", "head/bias")
 
 

@@ -17,7 +17,7 @@ from experiments import train
 from experiments.figures import histogram_columns
 from experiments.mesh import make_mesh
 from experiments.optimizers import ARMS, Factory, Training
-from experiments.train import Arrays, CellState, Program, Task
+from experiments.train import NORMS, Arrays, CellState, Program, Task
 
 IMAGES, TEST_IMAGES, BATCH, EPOCHS = 70, 50, 16, 2
 STEPS = 5  # four of 16 images and one of 6
@@ -398,7 +398,6 @@ class TestDiagnostics:
         "name",
         [
             "raw_gradient_norm",
-            "modulated_update_norm",
             "raw_update_norm",
             "effective_update_norm",
         ],
@@ -431,8 +430,8 @@ class TestDiagnostics:
         self, five: Trained, paired: dict[str, Trained]
     ):
         results = {"train_loss", "test_loss", "test_accuracy"}
-        fields = npx.monitoring.PlasticityDiagnostics._fields + npx.HomeostasisDiagnostics._fields
-        assert set(five.metrics[0]) == results | set(fields) - {"per_leaf", "alpha_histogram"}
+        fields = {*npx.monitoring.STATISTICS, *NORMS.values()}
+        assert set(five.metrics[0]) == results | fields
         assert set(paired["sgd"].metrics[0]) == set(paired["adam"].metrics[0]) == results
 
     def test_have_a_histogram_of_each_leaf_that_is_the_mean_over_the_steps(self):

@@ -102,7 +102,7 @@ def test_update_target_is_alpha_on_the_base_update():
     b = follow(optax.trace(0.9))[0][-1]["a"]
     traces = state.plasticity
     alpha = npx.plasticity_coefficient(
-        GRADIENTS[-1]["a"], traces.activity["a"], traces.mu["a"], traces.nu["a"]
+        GRADIENTS[-1]["a"], traces.activity["a"], traces.memory_mu["a"], traces.memory_nu["a"]
     )
     np.testing.assert_allclose(updates[-1]["a"], b + 0.5 * (alpha - 1) * b, rtol=1e-5)
 
@@ -117,7 +117,7 @@ def test_trust_ratio_is_clipped(size, trust):
     tx = npx.with_plasticity(optax.identity(), strength=1.0, max_ratio=10.0, target="trust_ratio")
     updates, state = tx.update(g, tx.init(params), params)
     traces = state.plasticity
-    alpha = npx.plasticity_coefficient(g, traces.activity, traces.mu, traces.nu)
+    alpha = npx.plasticity_coefficient(g, traces.activity, traces.memory_mu, traces.memory_nu)
     np.testing.assert_allclose(updates, g + (alpha - 1) * (trust - 1) * g, rtol=1e-5)
 
 
@@ -125,10 +125,10 @@ def test_momentum_is_kept_for_its_target_whatever_the_weights():
     weightless = {"activity_weight": 0.0, "memory_weight": 0.0}
     state = npx.with_plasticity(optax.identity(), target="momentum", **weightless).init(PARAMS)
     assert state.plasticity.activity is None
-    assert state.plasticity.nu is None
-    chex.assert_trees_all_equal_shapes(state.plasticity.mu, PARAMS)
+    assert state.plasticity.memory_nu is None
+    chex.assert_trees_all_equal_shapes(state.plasticity.memory_mu, PARAMS)
     state = npx.with_plasticity(optax.identity(), target="update", **weightless).init(PARAMS)
-    assert state.plasticity.mu is None
+    assert state.plasticity.memory_mu is None
 
 
 def test_first_momentum_residual_is_bias_corrected():
@@ -137,7 +137,7 @@ def test_first_momentum_residual_is_bias_corrected():
     g = GRADIENTS[0]["a"]
     updates, state = tx.update(g, tx.init(g))
     traces = state.plasticity
-    alpha = npx.plasticity_coefficient(g, traces.activity, traces.mu, traces.nu)
+    alpha = npx.plasticity_coefficient(g, traces.activity, traces.memory_mu, traces.memory_nu)
     np.testing.assert_allclose(updates, 2 * g + (alpha - 1) * g, rtol=1e-5)
 
 
@@ -153,7 +153,7 @@ def test_outside_its_mask_the_base_update_passes_and_no_trace_is_kept(target, ma
     base_updates, _ = follow(base)
     chex.assert_trees_all_equal([u["b"] for u in updates], [b["b"] for b in base_updates])
     assert leaf_norm(updates[-1]["a"] - base_updates[-1]["a"]) > 0
-    chex.assert_trees_all_equal_shapes(jax.tree.leaves(state.plasticity.mu), [PARAMS["a"]])
+    chex.assert_trees_all_equal_shapes(jax.tree.leaves(state.plasticity.memory_mu), [PARAMS["a"]])
 
 
 @every_target
@@ -162,6 +162,43 @@ def test_mask_of_everything_changes_nothing(target):
     masked, _ = follow(npx.with_plasticity(base, target=target, mask={"a": True, "b": True}))
     plain, _ = follow(npx.with_plasticity(base, target=target))
     chex.assert_trees_all_equal(masked, plain)
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        npx.with_plasticity(optax.scale_by_adam(), mask={"a": True, "b": False}),
+        npx.with_plasticity(optax.trace(0.9), mask={"a": False, "b": True}, target="momentum"),
+        npx.variants.control_learning_rate(optax.trace(0.9), groups={"a": "slow", "b": "fast"}),
+    ],
+    ids=["adam", "momentum", "groups"],
+)
+def test_a_tree_as_mask_or_groups_goes_through_map_params(tx):
+    _, state = follow(tx)
+    chex.assert_trees_all_equal(optax.tree.map_params(tx, lambda leaf: leaf, state), state)
+
+
+def test_a_mask_that_selects_no_leaf_is_an_error_at_init():
+    tx = npx.with_plasticity(optax.identity(), mask=npx.masks.scope("kernel$"))
+    with pytest.raises(ValueError, match=r"mask must select a leaf, .* none of a, b"):
+        tx.init(PARAMS)
+    many = {f"layer_{i}": jnp.ones(1) for i in range(20)}
+    with pytest.raises(ValueError, match=r"layer_0, .* and 12 more"):
+        tx.init(many)
+
+
+def test_a_misspelt_setting_is_blamed_on_the_function_that_was_called():
+    with pytest.raises(TypeError, match=r"with_plasticity\(\) got an unexpected .*'max_alhpa'"):
+        npx.with_plasticity(optax.identity(), max_alhpa=1.5)
+
+
+def test_the_common_query_finds_adam_s_moments():
+    tx = npx.adamw_with_plasticity(1e-3)
+    _, state = follow(tx)
+    _, adam = follow(optax.scale_by_adam())
+    for name in ("mu", "nu"):
+        chex.assert_trees_all_equal(optax.tree.get(state, name), getattr(adam, name))
+    assert optax.tree.get(state, "activity").keys() == PARAMS.keys()
 
 
 def test_trust_ratio_asks_for_params():
@@ -206,7 +243,11 @@ def test_factor_follows_the_definition():
     traces = state.plasticity
     for name, g in GRADIENTS[-1].items():
         alpha = npx.plasticity_coefficient(
-            g, traces.activity[name], traces.mu[name], traces.nu[name], plasticity_scale=1.5
+            g,
+            traces.activity[name],
+            traces.memory_mu[name],
+            traces.memory_nu[name],
+            plasticity_scale=1.5,
         )
         alpha_grad = npx.plasticity_coefficient(g, None, None, None, gradient_weight=1.0)
         logs.append(np.mean(np.log(np.maximum(alpha, 1e-8) / np.maximum(alpha_grad, 1e-8))))
@@ -244,68 +285,22 @@ def test_labels_may_stand_for_whole_subtrees_or_come_from_a_callable():
     chex.assert_shape(results[0][1].multiplier, (2,))
 
 
-def decayed_then(tx):
-    return optax.chain(tx, optax.add_decayed_weights(0.1))
-
-
-@pytest.mark.parametrize(
-    "inner",
-    [
-        npx.scale_by_plasticity(),
-        decayed_then(npx.scale_by_plasticity()),
-        npx.with_plasticity(optax.scale_by_adam()),
-        npx.neuroplastic(0.1),
-    ],
-    ids=["plasticity", "chain", "modulated", "alias"],
-)
-def test_traces_of_the_inner_transformation_are_borrowed(inner):
-    """One set of traces in the state, and the same numbers as with a copy."""
-    settings = {"strength": 0.5, "plasticity_scale": 1.5}
-    borrowing = npx.variants.control_learning_rate(inner, **settings)
-    updates, state = follow(borrowing)
-    assert state.plasticity.activity is state.plasticity.mu is state.plasticity.nu is None
-    own_count_and_multiplier = 2
-    assert len(jax.tree.leaves(state)) == (
-        len(jax.tree.leaves(state.inner_state)) + own_count_and_multiplier
-    )
-
-    # Hidden in a wrapper of another type, the same inner transformation cannot be borrowed from.
-    copying = npx.variants.control_learning_rate(hidden(inner), **settings)
-    copied_updates, copied_state = follow(copying)
-    assert copied_state.plasticity.mu is not None
-    chex.assert_trees_all_close(updates, copied_updates, rtol=1e-6)
-    chex.assert_trees_all_close(state.multiplier, copied_state.multiplier, rtol=1e-6)
-
-
-def hidden(inner):
-    """The same transformation with its state as a bare list of arrays."""
-    structure = jax.tree.structure(inner.init(PARAMS))
-
-    def update(updates, state, params=None, **extra_args):
-        updates, state = inner.update(
-            updates, jax.tree.unflatten(structure, state), params, **extra_args
-        )
-        return updates, jax.tree.leaves(state)
-
-    return optax.GradientTransformationExtraArgs(
-        lambda params: jax.tree.leaves(inner.init(params)), update
-    )
-
-
 @pytest.mark.parametrize(
     "inner",
     [
         optax.scale_by_adam(),
+        npx.scale_by_plasticity(),
+        npx.scale_by_plasticity(activity_decay=0.5, b1=0.1, b2=0.2),
         npx.scale_by_plasticity(0.0, 1.0, 0.0),
-        npx.scale_by_plasticity(memory_weight=0.0),
         optax.masked(npx.scale_by_plasticity(), {"a": True, "b": False}),
     ],
-    ids=["no_plasticity", "no_traces", "too_few_traces", "other_leaves"],
+    ids=["no_plasticity", "plasticity", "other_decays", "no_traces", "other_leaves"],
 )
-def test_keeps_its_own_traces_where_the_inner_ones_do_not_suffice(inner):
-    _, state = follow(npx.variants.control_learning_rate(inner))
-    chex.assert_trees_all_equal_shapes(state.plasticity.mu, PARAMS)
-    chex.assert_trees_all_equal_shapes(state.plasticity.nu, PARAMS)
+def test_the_controller_s_traces_are_its_own_whatever_is_inside(inner):
+    settings = {"activity_decay": 0.9, "b1": 0.7, "b2": 0.95}
+    _, state = follow(npx.variants.control_learning_rate(inner, **settings))
+    _, expected = follow(npx.scale_by_plasticity(**settings))
+    chex.assert_trees_all_equal(state.plasticity, expected)
 
 
 def test_needs_no_trace_where_only_the_gradient_counts():

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import neuroplastic_optax as npx
-from neuroplastic_optax._scopes import leaf_path
+from neuroplastic_optax.masks import leaf_path
 
 NETWORK = {
     "stem": {"kernel": jnp.zeros((3, 3, 1, 4)), "scale": jnp.zeros(4)},
