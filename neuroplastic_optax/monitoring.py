@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,8 @@ from neuroplastic_optax._statistics import STATISTICS
 from neuroplastic_optax._statistics import PlasticityDiagnostics as PlasticityDiagnostics
 from neuroplastic_optax._traces import ScaleByPlasticityState
 from neuroplastic_optax.masks import leaf_path
+
+Statistics: TypeAlias = dict[str, jax.Array]
 
 UPDATE_STATISTICS = (
     "gradient_norm",
@@ -37,8 +39,8 @@ class WithDiagnosticsState(NamedTuple):
     """
 
     inner_state: optax.OptState
-    overall: dict[str, jax.Array]
-    per_leaf: dict[str, jax.Array] | None = None
+    overall: Statistics
+    per_leaf: Statistics | None = None
 
 
 def with_diagnostics(
@@ -158,7 +160,7 @@ def _update_statistics(sums: jax.Array) -> tuple[jax.Array, ...]:
     return gradient, update, param, quotient(update, param), cosine, quotient(ascending, size)
 
 
-def diagnostics(opt_state: Any, params: optax.Params | None = None) -> dict[str, jax.Array]:
+def diagnostics(opt_state: Any, params: optax.Params | None = None) -> Statistics:
     """The diagnostics in an optimizer state as a flat dict for any logger.
 
     Keys are the statistics of :func:`with_diagnostics` and the field names of
@@ -190,59 +192,47 @@ def diagnostics(opt_state: Any, params: optax.Params | None = None) -> dict[str,
       >>> round(float(metrics["gradient_norm"]), 6), float(metrics["fraction_negative"])
       (5.0, 0.0)
     """
-    flat: dict[str, jax.Array] = {}
-    overall: dict[str, jax.Array]
-    by_leaf: dict[str, jax.Array] | None
-    for node in _nodes(opt_state):
-        if isinstance(node, WithDiagnosticsState):
-            overall, by_leaf = node.overall, node.per_leaf
-            named = params
-        elif node.diagnostics is not None:
-            overall, by_leaf = _alpha_statistics(node.diagnostics)
-            # The traces have the leaves that a mask let in, and no others.
-            traces = (node.activity, node.memory_mu, node.memory_nu)
-            named = next((trace for trace in traces if trace is not None), params)
-        else:
-            continue
-        # In the state of an `nnx.Optimizer` each array is inside a variable.
+    flat: Statistics = {}
+    for overall, per_leaf, named in _kept(opt_state, params):
         flat |= {name: jnp.asarray(overall[name]) for name in sorted(overall)}
-        if by_leaf is not None:
-            flat |= _by_path({name: jnp.asarray(by_leaf[name]) for name in sorted(by_leaf)}, named)
+        if per_leaf is not None:
+            flat |= _by_path(per_leaf, named)
     return flat
 
 
-def _nodes(opt_state: Any) -> Iterator[WithDiagnosticsState | ScaleByPlasticityState]:
-    """The states that hold diagnostics, inner ones before those around them."""
+def _kept(
+    opt_state: Any, params: optax.Params | None
+) -> Iterator[tuple[Statistics, Statistics | None, Any]]:
+    """What states keep, inner ones before those around them: overall, per leaf, a tree of names."""
     kinds = (WithDiagnosticsState, ScaleByPlasticityState)
     for node in jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, kinds)):
         if isinstance(node, WithDiagnosticsState):
-            yield from _nodes(node.inner_state)
-            yield node
-        elif isinstance(node, ScaleByPlasticityState):
-            yield node
+            yield from _kept(node.inner_state, params)
+            yield node.overall, node.per_leaf, params
+        elif isinstance(node, ScaleByPlasticityState) and node.diagnostics is not None:
+            fields = node.diagnostics._asdict()
+            table = fields["per_leaf"]
+            per_leaf = None
+            if table is not None:
+                columns = jnp.moveaxis(jnp.asarray(table), -1, 0)
+                per_leaf = dict(zip(STATISTICS, columns, strict=True))
+            # The traces have the leaves that a mask let in, and no others.
+            traces = (node.activity, node.memory_mu, node.memory_nu)
+            named = next((trace for trace in traces if trace is not None), params)
+            yield {name: fields[name] for name in STATISTICS}, per_leaf, named
 
 
-def _alpha_statistics(
-    alpha: PlasticityDiagnostics,
-) -> tuple[dict[str, jax.Array], dict[str, jax.Array] | None]:
-    """The statistics of α by name, over all leaves and leaf by leaf."""
-    overall = {name: getattr(alpha, name) for name in STATISTICS}
-    if alpha.per_leaf is None:
-        return overall, None
-    table = jnp.asarray(alpha.per_leaf)
-    return overall, {name: table[..., column] for column, name in enumerate(STATISTICS)}
-
-
-def _by_path(by_leaf: dict[str, jax.Array], named: Any) -> dict[str, jax.Array]:
+def _by_path(per_leaf: Statistics, named: Any) -> Statistics:
+    """Each leaf's statistics by name and path, from arrays with the leaves in the last axis."""
     paths = [leaf_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(named)]
-    for values in by_leaf.values():
+    flat: Statistics = {}
+    for name in sorted(per_leaf):
+        # In the state of an `nnx.Optimizer` each array is inside a variable.
+        values = jnp.asarray(per_leaf[name])
         if len(paths) != values.shape[-1]:
             raise ValueError(
                 f"params must name the {values.shape[-1]} leaves of the per-leaf diagnostics, "
                 f"got {'None' if named is None else f'a tree of {len(paths)} leaves'}."
             )
-    return {
-        f"{name}/{path}": values[..., row]
-        for name, values in by_leaf.items()
-        for row, path in enumerate(paths)
-    }
+        flat |= {f"{name}/{path}": values[..., row] for row, path in enumerate(paths)}
+    return flat

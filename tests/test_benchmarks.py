@@ -165,16 +165,16 @@ class TestStep:
         check_folder(step_run, "step", {"step.csv"})
 
     def test_floors(self):
-        """Bytes a parameter: the passes of each optimizer, counted by hand."""
+        """Bytes per parameter: the passes of each optimizer, counted by hand."""
         assert {name: contestant.floor for name, contestant in step.CONTESTANTS.items()} == {
             "sgd": 12,
             "adam": 28,
             "adamw": 28,
             "muon": 20,
-            "full": 12 + 32 + 12,
+            "full": 16 + 32 + 12,
             "full_bfloat16": 10 + 20 + 12,
             "gradient_only": 4 + 4 + 12,
-            "with_plasticity": 12 + 52 + 16,
+            "with_plasticity": 16 + 52 + 16,
         }
 
     @pytest.mark.parametrize("tree", step.TREES)

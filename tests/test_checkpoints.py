@@ -46,7 +46,7 @@ def _every_epoch() -> Iterator[None]:
 
 class Model(nnx.Module):
     def __init__(self, rngs: nnx.Rngs) -> None:
-        self.linear = nnx.Linear(3, 4, rngs=rngs)
+        self.head = nnx.Linear(3, 4, rngs=rngs)
         self.norm = nnx.BatchNorm(4, rngs=rngs)
         self.dropout = nnx.Dropout(0.5)
 

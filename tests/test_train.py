@@ -383,7 +383,8 @@ def steps(five: Trained) -> Steps:
             _, gradient = loss_and_gradient(np.asarray(weights, np.float64), x, labels)
             updates, opt_state = update(jnp.asarray(gradient, jnp.float32), opt_state, weights)
             weights = optax.apply_updates(weights, updates)
-            of_epoch.append(jax.device_get(npx.diagnostics(opt_state)))
+            measured = jax.device_get(npx.diagnostics(opt_state))
+            of_epoch.append({NORMS.get(name, name): value for name, value in measured.items()})
     np.testing.assert_allclose(five.kernels[-1][2], weights, rtol=1e-4, atol=1e-6)
     return epochs
 
