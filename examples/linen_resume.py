@@ -6,7 +6,6 @@
     python examples/linen_resume.py
 """
 
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -42,13 +41,13 @@ def load() -> tuple[np.ndarray, np.ndarray]:
 def create() -> TrainState:
     """The state before the first step."""
     model = Classifier()
+    params = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 13), np.float32))["params"]
     adam = npx.with_plasticity(optax.scale_by_adam())  # was: adam = optax.scale_by_adam()
     tx = optax.chain(adam, optax.scale_by_learning_rate(RATE))
-    params = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 13), np.float32))["params"]
     return TrainState.create(apply_fn=model.apply, params=params, tx=tx)
 
 
-@partial(jax.jit, donate_argnums=0)
+@jax.jit
 def train_step(state: TrainState, x: jax.Array, y: jax.Array) -> tuple[TrainState, jax.Array]:
     """One step and the loss before it."""
 
@@ -60,11 +59,11 @@ def train_step(state: TrainState, x: jax.Array, y: jax.Array) -> tuple[TrainStat
     return state.apply_gradients(grads=gradients), loss
 
 
-def restore(folder: Path) -> TrainState:
-    """The last state that was saved; the optimizer has to be the one that wrote it."""
+def restore(folder: Path, like: TrainState) -> TrainState:
+    """The last state that was saved; ``like`` has the optimizer that wrote it."""
     with ocp.CheckpointManager(folder) as checkpoints:
-        like = jax.tree.map(ocp.utils.to_shape_dtype_struct, create())
-        return checkpoints.restore(checkpoints.latest_step(), args=ocp.args.StandardRestore(like))
+        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        return checkpoints.restore(checkpoints.latest_step(), args=ocp.args.StandardRestore(shapes))
 
 
 def train(state: TrainState, folder: Path, until: int) -> TrainState:
@@ -93,14 +92,14 @@ def main(*, steps: int = 100, folder: Path | None = None) -> dict[str, TrainStat
     if folder is None:
         with TemporaryDirectory() as temporary:
             return main(steps=steps, folder=Path(temporary))
-    states = {"uninterrupted": train(create(), folder / "uninterrupted", steps)}
-    train(create(), folder / "stopped", steps // 2)
-    half = restore(folder / "stopped")
+    start = create()
+    states = {"uninterrupted": train(start, folder / "uninterrupted", steps)}
+    train(start, folder / "stopped", steps // 2)
+    half = restore(folder / "stopped", like=start)
     states["resumed"] = train(half, folder / "resumed", steps)
-    params = [state.params for state in states.values()]
-    print("the same parameters:", jax.tree.all(jax.tree.map(np.array_equal, *params)))
-    half = watched(restore(folder / "stopped"))  # new
-    states["watched"] = train(half, folder / "watched", steps)  # new
+    both = [state.params for state in states.values()]
+    print("the same parameters:", jax.tree.all(jax.tree.map(np.array_equal, *both)))
+    states["watched"] = train(watched(half), folder / "watched", steps)  # new
     for name, value in npx.diagnostics(states["watched"].opt_state).items():  # new
         print(f"  {name:16} {float(value):9.5f}")
     return states

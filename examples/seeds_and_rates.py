@@ -72,7 +72,7 @@ def final_loss(
         carry: tuple[Params, optax.OptState], key: jax.Array
     ) -> tuple[tuple[Params, optax.OptState], None]:
         params, opt_state = carry
-        batch = jax.random.choice(key, len(y), (BATCH,), replace=False)
+        batch = jax.random.randint(key, (BATCH,), 0, len(y))
         gradients = jax.grad(loss_fn)(params, x[batch], y[batch])
         updates, opt_state = tx.update(gradients, opt_state, params)
         return (optax.apply_updates(params, updates), opt_state), None

@@ -58,16 +58,16 @@ def layer(x: jax.Array, weights: Params) -> tuple[jax.Array, None]:
 
 def loss_fn(params: Params, tokens: jax.Array) -> jax.Array:
     """Cross-entropy of each next byte."""
-    x, _ = jax.lax.scan(
-        layer, params["embedding"][tokens[:, :-1]] + params["position"], params["layers"]
-    )
+    embedded = params["embedding"][tokens[:, :-1]] + params["position"]
+    x, _ = jax.lax.scan(layer, embedded, params["layers"])
     logits = normal(x) @ params["embedding"].T
     return optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:]).mean()
 
 
-def spread(mesh: Mesh, leaf: jax.Array) -> NamedSharding:
-    """Cuts a parameter along its last axis; optimizer states follow their parameters."""
-    return NamedSharding(mesh, P(*[None] * (leaf.ndim - 1), "data"))
+def spread(mesh: Mesh, leaf: jax.Array) -> jax.Array:
+    """Cuts an array along its last axis; each device keeps the whole of a scalar."""
+    axes = [None] * (leaf.ndim - 1) + ["data"] if leaf.ndim else []
+    return jax.device_put(leaf, NamedSharding(mesh, P(*axes)))
 
 
 def main(
@@ -79,9 +79,8 @@ def main(
     schedule = optax.warmup_cosine_decay_schedule(0.0, 3e-3, steps // 10, steps)
     adamw = npx.adamw_with_plasticity(schedule)  # was: adamw = optax.adamw(schedule)
     tx = optax.chain(optax.clip_by_global_norm(1.0), adamw)
-    params = init(jax.random.key(0), context)
-    params = jax.device_put(params, jax.tree.map(partial(spread, mesh), params))
-    opt_state = tx.init(params)
+    params = jax.tree.map(partial(spread, mesh), init(jax.random.key(0), context))
+    opt_state = jax.tree.map(partial(spread, mesh), tx.init(params))
 
     @partial(jax.jit, donate_argnums=(0, 1))
     def train_step(
