@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
@@ -44,7 +45,8 @@ def create() -> TrainState:
     params = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 13), np.float32))["params"]
     adam = npx.with_plasticity(optax.scale_by_adam())  # was: adam = optax.scale_by_adam()
     tx = optax.chain(adam, optax.scale_by_learning_rate(RATE))
-    return TrainState.create(apply_fn=model.apply, params=params, tx=tx)
+    state = TrainState.create(apply_fn=model.apply, params=params, tx=tx)
+    return state.replace(step=jnp.zeros((), jnp.int32))  # as restored: nothing compiles twice
 
 
 @jax.jit

