@@ -37,8 +37,8 @@ docs: $(VENV)/.docs ## the documentation, into site/
 		--doctree-dir $(CACHE)/doctrees docs site
 
 $(VENV)/.experiments: EXTRAS := experiments
-$(VENV)/.test: EXTRAS := experiments,test
-$(VENV)/.datasets: EXTRAS := experiments,test,datasets
+$(VENV)/.test: EXTRAS := experiments,examples,test
+$(VENV)/.datasets: EXTRAS := experiments,examples,test,datasets
 $(VENV)/.docs: EXTRAS := docs
 $(VENV)/.%: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'

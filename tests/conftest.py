@@ -21,6 +21,7 @@ LONGEST = (
     "test_conformance.py",
     "test_resume.py",
     "test_mesh.py",
+    "test_examples.py",
     "test_train.py",
     "test_benchmarks.py",
     "test_cifar10.py",

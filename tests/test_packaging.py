@@ -109,6 +109,14 @@ class TestImports:
         used = {installed.get(name, [name])[0] for name in imports_of("experiments")}
         assert distributions(*used) <= declared | {"neuroplastic_optax"}
 
+    def test_of_the_examples_are_all_declared(self):
+        declared = distributions(
+            *PROJECT["dependencies"], *PROJECT["optional-dependencies"]["examples"]
+        )
+        installed = metadata.packages_distributions()
+        used = {installed.get(name, [name])[0] for name in imports_of("examples")}
+        assert distributions(*used) <= declared | {"neuroplastic_optax"}
+
     def test_the_library_loads_no_experiment(self):
         code = "import sys, neuroplastic_optax; sys.exit('experiments' in sys.modules)"
         subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
