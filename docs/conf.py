@@ -26,8 +26,10 @@ default_role = "py:obj"
 nitpicky = True
 # Names of other projects: to look them up would take a network.
 nitpick_ignore_regex = [(r"py:.*", r"(jax|jaxlib|numpy|optax|collections|typing)\..*")]
+# Aliases of types, which stand for themselves in a signature.
 nitpick_ignore = [
-    ("py:class", name) for name in ("ArrayLike", "ArrayTree", "DTypeLike", "ScalarOrSchedule")
+    ("py:class", name)
+    for name in ("Diagnostics", "Mask", "MaskFn", "MigratedState", "Statistics", "Target")
 ]
 
 napoleon_use_ivar = True
