@@ -27,10 +27,10 @@ nitpicky = True
 # Names of other projects: to look them up would take a network.
 nitpick_ignore_regex = [(r"py:.*", r"(jax|jaxlib|numpy|optax|collections|typing)\..*")]
 # Aliases of types, which stand for themselves in a signature.
-nitpick_ignore = [
-    ("py:class", name)
-    for name in ("Diagnostics", "Mask", "MaskFn", "MigratedState", "Statistics", "Target")
-]
+ALIASES = (
+    "ArrayLike DTypeLike Diagnostics Mask MaskFn MigratedState ScalarOrSchedule Statistics Target"
+)
+nitpick_ignore = [("py:class", name) for name in ALIASES.split()]
 
 napoleon_use_ivar = True
 napoleon_use_rtype = False

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import jax
+import pandas as pd
 import pytest
 
 import neuroplastic_optax as npx
@@ -77,3 +78,11 @@ def test_no_two_pages_of_the_menu_have_one_title():
         titled.get(name) or HEADING.search(pages[name].read_text("utf-8"))[1] for name in pages
     ]
     assert len(titles) == len(set(titles)), sorted(titles)
+
+
+@pytest.mark.parametrize("study", ["verdict-fashion_mnist", "verdict-mnist"])
+def test_first_page_says_of_the_published_method_what_the_fair_test_found(study):
+    comparisons = pd.read_csv(DOCS / "results" / study / "comparisons.csv")
+    verdict = comparisons[comparisons["learning_rates"] == "tuned"].set_index("control")["verdict"]
+    assert verdict["adam"] == "worse"
+    assert verdict["norm_matched"] == "no difference of practical size"
