@@ -4,15 +4,9 @@ import re
 from importlib import metadata
 from typing import Any
 
-import jax
-import optax
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
-from jax.typing import ArrayLike, DTypeLike
 from sphinx.application import Sphinx
-from sphinx.util.typing import stringify_annotation
-
-from neuroplastic_optax import _plasticity
 
 project = "neuroplastic-optax"
 version = release = metadata.version(project)
@@ -32,38 +26,16 @@ default_role = "py:obj"
 nitpicky = True
 # Names of other projects: to look them up would take a network.
 nitpick_ignore_regex = [(r"py:.*", r"(jax|jaxlib|numpy|optax|collections|typing)\..*")]
-nitpick_ignore = [
-    ("py:class", name) for name in ("ArrayLike", "ArrayTree", "DTypeLike", "ScalarOrSchedule")
-]
+# Aliases of types, which stand for themselves in a signature.
+ALIASES = (
+    "ArrayLike DTypeLike Diagnostics Mask MaskFn MigratedState ScalarOrSchedule Statistics Target"
+)
+nitpick_ignore = [("py:class", name) for name in ALIASES.split()]
 
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 napoleon_attr_annotations = False  # the signature has them
 python_maximum_signature_line_length = 88
-
-# Unions spelled out by ``typing``, and the names that the code gives them: wholes before parts.
-ALIASES = {
-    stringify_annotation(alias, "smart"): name
-    for name, alias in (
-        ("ArrayTree", optax.Params),  # and optax.Updates, and optax.OptState
-        ("~optax.Schedule", optax.Schedule),
-        ("ScalarOrSchedule", _plasticity.ScalarOrSchedule),
-        ("ArrayLike", ArrayLike),
-        ("DTypeLike", DTypeLike),
-        ("~jax.Array", jax.Array),
-    )
-}
-
-
-def name_types(
-    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str, returns: str
-) -> tuple[str, str]:
-    """Writes type aliases by their names in a signature."""
-    del app, what, name, obj, options
-    for spelled_out, alias in ALIASES.items():
-        signature = signature and signature.replace(spelled_out, alias)
-        returns = returns and returns.replace(spelled_out, alias)
-    return signature, returns
 
 
 def mathml(formula: str, *, block: bool = False) -> str:
@@ -94,5 +66,4 @@ def visit_math_block(visitor: Any, node: nodes.math_block) -> None:
 
 def setup(app: Sphinx) -> None:
     """MathML needs neither a script nor a network."""
-    app.connect("autodoc-process-signature", name_types)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))

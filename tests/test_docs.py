@@ -1,17 +1,26 @@
 """The documentation is true: its code runs, and its API page has every public name."""
 
+import importlib
+import inspect
 import re
 from pathlib import Path
 
 import jax
+import pandas as pd
 import pytest
 
 import neuroplastic_optax as npx
+from benchmarks import step_size
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+INDEX = DOCS / "index.md"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-DIRECTIVE = re.compile(r"^\.\. auto(?:function|class|data):: (\w+)$", re.MULTILINE)
+DIRECTIVE = re.compile(r"^\.\. (\w+):: ([\w.]+)$", re.MULTILINE)
+MODULES = ("masks", "monitoring", "schedules", "variants")
+TITLED = re.compile(r"^(?P<title>.+) <(?P<page>[\w/-]+)>$", re.MULTILINE)  # in a toctree
+HEADING = re.compile(r"^# (.+)$", re.MULTILINE)
 
 
 def blocks(page):
@@ -32,14 +41,48 @@ def test_python_blocks_run_in_order(page, tmp_path, monkeypatch):
 
 
 def test_pages_with_code_are_found():
-    assert {page.name for page in PAGES if blocks(page)} >= {"README.md", "training.md"}
+    with_code = {page.name for page in PAGES if blocks(page)}
+    assert with_code >= {"README.md", "coming_from.md", "training.md"}
 
 
-def test_api_page_has_every_public_name():
+def test_api_page_has_every_public_name_once():
+    modules = [npx, *(getattr(npx, name) for name in MODULES)]
     public = {
-        name
-        for name, value in vars(npx).items()
-        if not name.startswith("_") and not isinstance(value, type(npx))
+        value
+        for module in modules
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (inspect.isfunction(value) or inspect.isclass(value))
+        and (module is npx or value.__module__ == module.__name__)
     }
-    documented = DIRECTIVE.findall((ROOT / "docs/api.md").read_text("utf-8"))
-    assert sorted(documented) == sorted(public)
+    documented = []
+    for directive, name in DIRECTIVE.findall((DOCS / "api.md").read_text("utf-8")):
+        if directive in ("module", "currentmodule"):
+            module = importlib.import_module(name)
+        elif directive != "autodata":
+            documented.append(getattr(module, name))
+    assert len(documented) == len(set(documented))
+    assert set(documented) >= public
+
+
+@pytest.mark.usefixtures("fully_optimized")
+def test_page_on_step_sizes_shows_what_is_measured():
+    assert step_size.MARKERS.findall(step_size.PAGE.read_text("utf-8")) == [step_size.table()]
+
+
+def test_no_two_pages_of_the_menu_have_one_title():
+    titled = {found["page"]: found["title"] for found in TITLED.finditer(INDEX.read_text("utf-8"))}
+    pages = {page.relative_to(DOCS).with_suffix("").as_posix(): page for page in DOCS.rglob("*.md")}
+    assert titled.keys() <= pages.keys()
+    titles = [
+        titled.get(name) or HEADING.search(pages[name].read_text("utf-8"))[1] for name in pages
+    ]
+    assert len(titles) == len(set(titles)), sorted(titles)
+
+
+@pytest.mark.parametrize("study", ["verdict-fashion_mnist", "verdict-mnist"])
+def test_first_page_says_of_the_published_method_what_the_fair_test_found(study):
+    comparisons = pd.read_csv(DOCS / "results" / study / "comparisons.csv")
+    verdict = comparisons[comparisons["learning_rates"] == "tuned"].set_index("control")["verdict"]
+    assert verdict["adam"] == "worse"
+    assert verdict["norm_matched"] == "no difference of practical size"
