@@ -55,11 +55,15 @@ def random_tree(seed):
 def test_a_step_is_exported_for_every_platform_in_one_program(make):
     exported = export.export(step_of(make()), platforms=PLATFORMS)(*shapes_of(make()))
     assert exported.platforms == PLATFORMS
-    params, gradients = random_tree(0), random_tree(1)
-    state = make().init(params)
+
+
+def test_an_exported_step_gives_the_numbers_of_a_compiled_one():
+    tx, params, gradients = npx.neuroplastic(0.1), random_tree(0), random_tree(1)
+    exported = export.export(step_of(tx), platforms=PLATFORMS)(*shapes_of(tx))
+    state = tx.init(params)
     chex.assert_trees_all_close(
         exported.call(params, state, gradients),
-        step_of(make())(params, state, gradients),
+        step_of(tx)(params, state, gradients),
         rtol=1e-5,
         atol=1e-6,
     )
@@ -72,14 +76,15 @@ def test_only_a_program_for_cpu_computes_the_signals_behind_a_barrier(platform):
     assert ("optimization_barrier" in program) == (platform == "cpu")
 
 
-@every_optimizer
-def test_both_branches_give_the_same_numbers(make, monkeypatch):
+@pytest.mark.parametrize("name", ["neuroplastic", "adamw_with_plasticity", "controlled"])
+def test_both_branches_give_the_same_numbers(name, monkeypatch):
     params, gradients = random_tree(0), random_tree(1)
 
     def two_steps():
-        state, current = make().init(params), params
+        tx = OPTIMIZERS[name]()
+        step, state, current = step_of(tx), tx.init(params), params
         for _ in range(2):
-            current, state = step_of(make())(current, state, gradients)
+            current, state = step(current, state, gradients)
         return current, state
 
     with_barrier = two_steps()
