@@ -47,7 +47,6 @@ class TestMake:
             "CONTRIBUTING.md",
             "docs/index.md",
             "docs/benchmarks.md",
-            ".github/pull_request_template.md",
             ".github/workflows/test.yml",
             ".github/workflows/release.yml",
             ".pre-commit-config.yaml",
