@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CACHE := $(CURDIR)/$(VENV)/.cache
+CACHE := $(abspath $(VENV))/.cache
 export PYTHONPYCACHEPREFIX := $(CACHE)/python
 export MPLCONFIGDIR := $(CACHE)/matplotlib
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
@@ -11,30 +11,44 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 DEMO := results/demo
 PRESET := default
 
-.PHONY: demo test test-datasets benchmarks docs lint clean
+.PHONY: help demo test lint pytest test-lowest test-datasets benchmarks docs dist clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.experiments ## five arms on 5,000 MNIST images: a table and a figure
 	$(BIN)/python -m experiments accuracy --dataset mnist5k --seeds 5 --epochs 10 \
 		--arms full gradient_only sgd adam sgd_homeostasis --no-diagnostics --out $(DEMO)
 
-test: lint ## lint, types, doctests and tests
-	$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
+test: lint pytest ## lint, types, doctests and tests
 
-lint: $(VENV)/.test
+lint: $(VENV)/.test ## format, lint and types alone
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+pytest: $(VENV)/.test ## doctests and tests alone
+	$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
+
+test-lowest: export PIP_CONSTRAINT := $(CURDIR)/tests/constraints_lowest.txt
+test-lowest: ## doctests and tests with the lowest versions that pyproject.toml allows
+	$(MAKE) pytest VENV=$(VENV)/lowest
+
 test-datasets: $(VENV)/.datasets ## the TensorFlow Datasets path, for real
 	$(BIN)/python -m pytest -q -m tfds tests/test_datasets_tfds.py
 
-benchmarks: $(VENV)/.experiments ## time and traffic of a step, speed of training; PRESET=smoke: a try
+benchmarks: $(VENV)/.experiments ## time and traffic of a step, speed of training; PRESET=smoke for a quick try
 	$(BIN)/python -m benchmarks.step --preset $(PRESET)
 	$(BIN)/python -m benchmarks.train --preset $(PRESET)
 
 docs: $(VENV)/.docs ## the documentation, into site/
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet \
 		--doctree-dir $(CACHE)/doctrees docs site
+
+dist: $(VENV)/.test ## sdist and wheel, checked as the package index checks them, into dist/
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
 
 $(VENV)/.experiments: EXTRAS := experiments
 $(VENV)/.test: EXTRAS := experiments,examples,test
@@ -47,5 +61,5 @@ $(VENV)/.%: pyproject.toml | $(BIN)/python
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-clean:
-	rm -rf $(VENV) results site
+clean: ## removes environments, results, site/ and dist/
+	rm -rf $(VENV) results site dist

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -58,33 +59,43 @@ def distributions(*requirements: str) -> set[str]:
     return {name.lower().replace("-", "_") for name in names}
 
 
-class TestWheel:
-    def test_is_of_the_library_alone(self):
-        assert SETTINGS["tool"]["hatch"]["build"]["targets"]["wheel"] == {
-            "packages": ["neuroplastic_optax"]
-        }
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist, made of the repository, and the wheel, made of the sdist."""
+    folder = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, REPOSITORY],
+        check=True,
+        capture_output=True,
+    )
+    return folder
 
-    def test_says_that_it_is_typed(self):
-        assert (LIBRARY / "py.typed").is_file()
-        assert "Typing :: Typed" in PROJECT["classifiers"]
 
-    def test_leaves_no_file_of_the_library_out(self):
-        """The build backend leaves out what git ignores."""
-        files = [str(path) for path in LIBRARY.rglob("*.py")] + [str(LIBRARY / "py.typed")]
-        if not (REPOSITORY / ".git").exists():
-            return
-        ignored = subprocess.run(
-            ["git", "check-ignore", *files],
-            cwd=REPOSITORY,
+class TestDistributions:
+    def test_pass_the_checks_of_the_package_index(self, built: Path):
+        checked = subprocess.run(
+            [sys.executable, "-m", "twine", "check", "--strict", *built.iterdir()],
             capture_output=True,
             text=True,
             check=False,
         )
-        assert ignored.stdout == ""
+        assert checked.returncode == 0, checked.stdout
+        assert checked.stdout.count("PASSED") == 2
 
-    @pytest.mark.parametrize("file", [PROJECT["readme"], *PROJECT["license-files"]])
-    def test_comes_with_the_files_that_describe_it(self, file: str):
-        assert (REPOSITORY / file).stat().st_size > 0
+    def test_of_the_wheel_hold_the_library_alone(self, built: Path):
+        (wheel,) = built.glob("*.whl")
+        library = {str(path.relative_to(REPOSITORY)) for path in LIBRARY.rglob("*.py")}
+        files = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
+        assert files == library | {"neuroplastic_optax/py.typed"}
+
+    def test_say_that_they_are_typed(self):
+        assert "Typing :: Typed" in PROJECT["classifiers"]
+
+    def test_are_built_by_what_the_tests_install(self):
+        """So that they are built here without a network."""
+        assert set(SETTINGS["build-system"]["requires"]) <= set(
+            PROJECT["optional-dependencies"]["test"]
+        )
 
 
 class TestVersion:
