@@ -15,6 +15,7 @@ from neuroplastic_optax._alias import gradient_only as gradient_only
 from neuroplastic_optax._alias import neuroplastic as neuroplastic
 from neuroplastic_optax._coefficient import plasticity_coefficient as plasticity_coefficient
 from neuroplastic_optax._homeostasis import homeostasis as homeostasis
+from neuroplastic_optax._migration import MigratedState as MigratedState
 from neuroplastic_optax._migration import migrate_state as migrate_state
 from neuroplastic_optax._scale_by_plasticity import scale_by_plasticity as scale_by_plasticity
 from neuroplastic_optax._traces import ScaleByPlasticityState as ScaleByPlasticityState

@@ -15,7 +15,8 @@ MaskFn = Callable[[optax.Params], Any]
 def leaf_path(path: tuple[Any, ...]) -> str:
     """A leaf's path as text, ``"encoder/dense/kernel"``, the same for Linen and NNX trees.
 
-    Names the rows of :func:`diagnostics` by leaf, and is what :func:`scope` matches.
+    Names the statistics of a leaf in :func:`~neuroplastic_optax.diagnostics`, and is what
+    :func:`scope` matches.
 
     Args:
       path: the path of a leaf, as in ``jax.tree_util.tree_leaves_with_path``.

@@ -29,7 +29,7 @@ UPDATE_STATISTICS = (
 
 
 class WithDiagnosticsState(NamedTuple):
-    """State of :func:`with_diagnostics`.
+    """State of :func:`~neuroplastic_optax.with_diagnostics`.
 
     Attributes:
       inner_state: of the wrapped transformation.
@@ -51,14 +51,14 @@ def with_diagnostics(
     With g what comes in, u what goes out and p the parameters, over all leaves and, on request,
     over each:
 
-    ================== =============================================================
-    ``gradient_norm``  :math:`\|g\|`
-    ``update_norm``    :math:`\|u\|`
-    ``param_norm``     :math:`\|p\|`
-    ``update_ratio``   :math:`\|u\| / \|p\|`, the size of the step relative to the parameters
-    ``cosine``         :math:`\langle u, g \rangle / (\|u\| \|g\|)`; −1 is steepest descent
+    =================== =============================================================
+    ``gradient_norm``   :math:`\|g\|`
+    ``update_norm``     :math:`\|u\|`
+    ``param_norm``      :math:`\|p\|`
+    ``update_ratio``    :math:`\|u\| / \|p\|`, the size of the step relative to the parameters
+    ``cosine``          :math:`\langle u, g \rangle / (\|u\| \|g\|)`; −1 is steepest descent
     ``ascent_fraction`` share of coordinates with :math:`u g > 0`, whose step climbs
-    ================== =============================================================
+    =================== =============================================================
 
     The last two are meant for whole optimizers, whose updates have the sign that
     :func:`optax.apply_updates` adds. The updates themselves are those of ``inner`` to the bit.
@@ -72,8 +72,8 @@ def with_diagnostics(
         ``"clip/update_norm"``.
 
     Returns:
-      A transformation with state :class:`WithDiagnosticsState`; extra arguments reach ``inner``.
-      :func:`diagnostics` reads it.
+      A transformation whose state, :class:`~neuroplastic_optax.monitoring.WithDiagnosticsState`,
+      :func:`diagnostics` reads; extra arguments reach ``inner``.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -173,7 +173,7 @@ def diagnostics(opt_state: Any, params: optax.Params | None = None) -> Statistic
     Args:
       opt_state: any optimizer state, of a chain, a wrapper or a single transformation.
       params: the parameters; they name per-leaf statistics, and are needed only for those of
-        :func:`with_diagnostics` and of an α without traces.
+        :func:`with_diagnostics` and of an α without traces, for which a mask's leaves are given.
 
     Returns:
       float32 arrays by name; empty where nothing was asked to keep diagnostics.

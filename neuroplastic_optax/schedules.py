@@ -13,7 +13,7 @@ from neuroplastic_optax import _checks
 
 Phase = Literal["full", "early", "middle", "late"]
 
-EARLY_END, LATE_START, RAMP_START = 0.3, 0.7, 0.3
+_EARLY_END, _LATE_START, _RAMP_START = 0.3, 0.7, 0.3
 
 
 def _check_count(name: str, value: int, *, at_least: int) -> None:
@@ -109,9 +109,9 @@ def phase(
         p = _progress(count, total_steps, steps_per_epoch)
         inside = {
             "full": p >= 0,
-            "early": p <= EARLY_END,
-            "middle": (p > EARLY_END) & (p < LATE_START),
-            "late": p >= LATE_START,
+            "early": p <= _EARLY_END,
+            "middle": (p > _EARLY_END) & (p < _LATE_START),
+            "late": p >= _LATE_START,
         }[name]
         return jnp.where(inside, value, 0.0).astype(jnp.float32)
 
@@ -148,7 +148,7 @@ def late_ramp(total_steps: int, *, steps_per_epoch: int = 1, value: float = 1.0)
 
     def schedule(count: ArrayLike) -> jax.Array:
         p = _progress(count, total_steps, steps_per_epoch)
-        return value * jnp.clip((p - RAMP_START) / (1 - RAMP_START), 0.0, 1.0)
+        return value * jnp.clip((p - _RAMP_START) / (1 - _RAMP_START), 0.0, 1.0)
 
     return schedule
 

@@ -154,7 +154,7 @@ def add_orthogonal_plasticity(  # noqa: D417 - the shared settings are explained
       match_norm: scale o to the gradient's norm first, where ‖o‖ > eps and above rounding error.
 
     Returns:
-      A transformation with state :class:`ScaleByPlasticityState`.
+      A transformation with state :class:`~neuroplastic_optax.ScaleByPlasticityState`.
 
     Raises:
       ValueError: a static setting that cannot work, by name and value.
