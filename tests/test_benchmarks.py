@@ -15,12 +15,12 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+from experiments.configs import ConfigError
 from flax import nnx
 from rich.console import Console
 
 from benchmarks import harness, step, train
 from experiments import results
-from experiments.configs import ConfigError
 from experiments.mesh import make_mesh
 from experiments.models import ResNet
 from experiments.records import RecordError

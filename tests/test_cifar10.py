@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from experiments.configs import Accuracy, Workload
 from flax import nnx
 
-from experiments.configs import Accuracy, Workload
 from experiments.data import Dataset
 from experiments.mesh import make_mesh
 from experiments.models import ResidualBlock, ResNet

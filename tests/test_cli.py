@@ -13,10 +13,10 @@ from pathlib import Path
 import jax
 import pandas as pd
 import pytest
+from experiments.configs import LowData, Optimizers, Study
 from rich.console import Console
 
 from experiments import __main__ as command_line
-from experiments.configs import LowData, Optimizers, Study
 from experiments.data import DATASETS
 from experiments.optimizers import ARMS
 from experiments.studies import STUDIES

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-
 from experiments.configs import (
     Accuracy,
     Cell,
@@ -17,6 +16,7 @@ from experiments.configs import (
     Study,
     Workload,
 )
+
 from experiments.data import DATASETS
 from experiments.optimizers import ARMS
 from experiments.records import CELL_COLUMNS

@@ -12,9 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-
 from experiments.configs import Cell, Workload
-from experiments.data import DATASETS
 from experiments.figures import (
     COLOURS,
     DATASET_TITLES,
@@ -23,6 +21,8 @@ from experiments.figures import (
     layers,
     save,
 )
+
+from experiments.data import DATASETS
 from experiments.optimizers import ARMS
 from experiments.records import RecordError
 

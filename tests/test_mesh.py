@@ -13,11 +13,11 @@ import numpy as np
 import optax
 import pandas as pd
 import pytest
+from experiments.configs import ConfigError
 from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from experiments.configs import ConfigError
 from experiments.mesh import check_batch_size, fsdp_spec, make_mesh
 from experiments.optimizers import ARMS
 from experiments.records import Records, write_atomically

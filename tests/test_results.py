@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from experiments.configs import Cell, Workload
 
 from experiments import results
-from experiments.configs import Cell, Workload
 from experiments.hypotheses import Competitor, Hypothesis
 from experiments.records import Records
 from experiments.report import comparison_frame

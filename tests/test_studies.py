@@ -13,10 +13,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
-
-from experiments import __main__ as command_line
-from experiments import figures, run, tasks
 from experiments.configs import (
     Accuracy,
     ConfigError,
@@ -32,6 +28,10 @@ from experiments.configs import (
     Tune,
     Verdict,
 )
+from rich.console import Console
+
+from experiments import __main__ as command_line
+from experiments import figures, run, tasks
 from experiments.data import Dataset
 from experiments.hypotheses import HYPOTHESES
 from experiments.optimizers import ARMS, FAIR_TEST, PLASTIC, SELECTION

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from experiments.figures import histogram_columns
 from flax import nnx
 
 import neuroplastic_optax as npx
 from experiments import train
-from experiments.figures import histogram_columns
 from experiments.mesh import make_mesh
 from experiments.optimizers import ARMS, Factory, Training
 from experiments.train import Arrays, CellState, Program, Task
