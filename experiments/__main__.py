@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import functools
+import inspect
 import os
 import shutil
 import sys
@@ -16,6 +17,7 @@ from rich.markup import escape
 from experiments import tasks
 from experiments.cells import ConfigError
 from experiments.checkpoints import CHECKPOINTS
+from experiments.comparisons import measured, pair, rows_of
 from experiments.data import DataError
 from experiments.mesh import join_processes, make_mesh
 from experiments.records import RecordError, Records
@@ -33,10 +35,7 @@ def main() -> None:
     try:
         preset = _preset(sys.argv[1:])
         study = tyro.extras.overridable_config_cli(
-            {
-                name: ((study.__doc__ or "").partition("\n")[0], study.at(preset))
-                for name, study in STUDIES.items()
-            },
+            {name: (explanation(study), study.at(preset)) for name, study in STUDIES.items()},
             prog="python -m experiments",
             description=__doc__,
         )
@@ -51,6 +50,11 @@ def main() -> None:
     except KeyboardInterrupt:
         console.print("Stopped. The same command continues with what is on record.")
         sys.exit(130)
+
+
+def explanation(study: type[Study]) -> str:
+    """What a study does, in full: its docstring up to the settings, which the options explain."""
+    return (inspect.getdoc(study) or "").partition("\n\nAttributes:")[0]
 
 
 def _preset(arguments: list[str]) -> Preset:
@@ -73,6 +77,9 @@ def run(study: Study, console: Console) -> None:
         save(study, findings, folder)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # no run is left to continue
     show(findings.table, console)
+    for row in rows_of(findings.comparisons):
+        where = f", {row['condition']}" if row["condition"] else ""
+        console.print(f"{pair(row)}{where}: {measured(row)}: {row['verdict']}", markup=False)
     console.print(f"Figure, report and records: {escape(str(folder))}", soft_wrap=True)
 
 

@@ -153,12 +153,7 @@ _FAIR_TEST = (
         colour=GREEN,
     ),
     Arm(
-        "momentum",
-        "SGD momentum",
-        plain,
-        {"alias": optax.sgd, "momentum": 0.9},
-        0.03,
-        colour=GREY,
+        "momentum", "SGD momentum", plain, {"alias": optax.sgd, "momentum": 0.9}, 0.03, colour=GREY
     ),
     Arm("momentum_homeostasis", "SGD momentum + homeostasis", stabilised, _TRACE, colour=GREY),
     Arm("adam", "Adam", plain, {"alias": optax.adam}, 1e-3, colour=PURPLE),

@@ -2,7 +2,7 @@
 
 A study asks its questions with `compare`, and `table` adds what depends on all of them: p-values
 adjusted by Holm over each family, and the verdicts. `comparisons.csv` is that table. Reports and
-the page of results render its rows with `sentence`, `measured` and `answer`.
+the page of results render its rows with `comparison_table`, `measured` and `answer`.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ import pandas as pd
 
 from experiments.arms import label
 from experiments.statistics import ALPHA, MARGIN, holm, paired_comparison, smallest_p
+from experiments.tables import Table
 
 ACCURACY = "final test accuracy"
 COLUMNS = (
@@ -49,10 +50,6 @@ class Sample:
     arm: str
     learning_rate: float
     by_seed: "pd.Series[float]"
-
-    def minus(self, other: "Sample") -> "Sample":
-        """The paired differences from another arm, as a sample of their own."""
-        return dataclasses.replace(self, by_seed=(self.by_seed - other.by_seed).dropna())
 
 
 def compare(
@@ -94,6 +91,23 @@ def compare(
         "metric": metric,
     }
     return {**names, **statistics}
+
+
+def compare_gains(
+    question: str,
+    here: tuple[Sample, Sample],
+    there: tuple[Sample, Sample],
+    *,
+    family: str,
+    condition: str,
+) -> dict[str, Any]:
+    """One row: by how much more a treatment gains on its control here than there."""
+    treatment, control = (
+        dataclasses.replace(side, by_seed=(first.by_seed - second.by_seed).dropna())
+        for side, (first, second) in zip(here, (here, there), strict=True)
+    )
+    metric = f"gain in {ACCURACY}"
+    return compare(question, treatment, control, family=family, condition=condition, metric=metric)
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -182,46 +196,38 @@ def too_few_seeds(rows: Sequence[Row]) -> str:
     floor = smallest_p(n) * len(rows)
     if 2 * floor <= ALPHA:
         return ""
-    several = "s" if len(rows) > 1 else ""
+    several = "" if n == 1 else "s", "" if len(rows) == 1 else "s"
     return (
-        f"With {_seeds(n)}, p of {len(rows)} comparison{several} cannot fall below "
+        f"With {n} seed{several[0]}, p of {len(rows)} comparison{several[1]} cannot fall below "
         f"{min(1, floor):.2g}, two-sided {min(1, 2 * floor):.2g}."
     )
 
 
-def sentence(row: Row, *, treatment: str = "", control: str = "") -> str:
-    """Says what a comparison shows, what it does not, and by which numbers.
-
-    Args:
-      row: of the table of comparisons.
-      treatment: what to call the treatment, where its label does not do.
-      control: what to call the control.
-    """
-    names = treatment or label(row["treatment"]), control or label(row["control"])
-    return f"{_conclusion(row, *names)}: {measured(row)}, {_won(row)}."
-
-
-def _conclusion(row: Row, treatment: str, control: str) -> str:
-    margin, smallest = f"±{row['margin']:g} points", row["smallest_margin"]
-    match Verdict(row["verdict"]):
-        case Verdict.BETTER:
-            return f"{treatment} is better than {control}"
-        case Verdict.WORSE:
-            return f"{treatment} is worse than {control}"
-        case Verdict.NO_PRACTICAL_DIFFERENCE:
-            return (
-                f"{treatment} and {control} show no difference of practical size (within {margin}, "
-                f"and within any margin from ±{smallest:.2f} on)"
-            )
-        case Verdict.NOT_SHOWN:
-            text = f"It is not shown whether {treatment} is better or worse than {control}"
-            if math.isfinite(smallest):
-                text += f", nor that they differ by less than {margin} (±{smallest:.2f} would hold)"
-            return text
+def comparison_table(rows: Sequence[Row]) -> Table:
+    """Every comparison with its difference, adjusted p-values and verdict, as readers see it."""
+    where = ["condition"] if any(row["condition"] for row in rows) else []
+    measures = ["Δ points", "d_z", "won", "p", "two-sided p", "equal within ±", "verdict"]
+    table = [["treatment − control", *where, *measures]]
+    for row in rows:
+        table.append(
+            [
+                pair(row),
+                *(row[name] for name in where),
+                delta(row).removeprefix("Δ "),
+                f"{row['d_z']:+.2f}",
+                f"{row['share_won']:.0%} of {row['n']}",
+                f"{row['p_greater_holm']:.2g}",
+                f"{row['p_two_sided_holm']:.2g}",
+                f"{row['smallest_margin']:.2f}",
+                row["verdict"],
+            ]
+        )
+    return table
 
 
-def _won(row: Row) -> str:
-    return f"{100 * row['share_won']:.3g}% of {_seeds(row['n'])} won"
+def pair(row: Row) -> str:
+    """The two arms of a comparison."""
+    return f"{label(row['treatment'])} − {label(row['control'])}"
 
 
 def _p_value(row: Row) -> str:
@@ -230,7 +236,3 @@ def _p_value(row: Row) -> str:
     p = row["p_greater_holm" if one_sided else "p_two_sided_holm"]
     value = "< 0.001" if p < 0.001 else f"= {p:.2g}"
     return f"p {value}" if one_sided else f"two-sided p {value}"
-
-
-def _seeds(n: int) -> str:
-    return "1 seed" if n == 1 else f"{n} seeds"

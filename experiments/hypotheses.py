@@ -11,7 +11,8 @@ WHICH_COORDINATE = "Does it matter which coordinate gets which coefficient?"
 MORE_THAN_NOISE = "Does α do more than noise of the same mean and variance?"
 MORE_THAN_SIZE = "Does α do more than change the size of the step?"
 MORE_THAN_ONE = "Is the full method better than the same chain with α ≡ 1, both tuned?"
-BASELINES = "Is the full method better than the strongest tuned baseline?"
+BASELINE = "Is the full method better than a tuned baseline?"
+STRONGEST = "Is the full method better than the strongest tuned baseline?"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,10 +44,10 @@ HYPOTHESES = (
     _tuned("permuted", WHICH_COORDINATE),
     _tuned("random", MORE_THAN_NOISE),
     _tuned("norm_matched", MORE_THAN_SIZE),
-    _tuned("sgd", BASELINES),
+    _tuned("sgd", BASELINE),
     _tuned("sgd_homeostasis", MORE_THAN_ONE),
     *(
-        _tuned(arm, BASELINES)
+        _tuned(arm, BASELINE)
         for arm in (
             "momentum",
             "momentum_homeostasis",

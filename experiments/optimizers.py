@@ -161,10 +161,7 @@ def modulated(
 
 
 def rate_controlled(
-    learning_rate: ArrayLike,
-    training: Training,
-    *,
-    groups: Callable[[Any], Any] | None = None,
+    learning_rate: ArrayLike, training: Training, *, groups: Callable[[Any], Any] | None = None
 ) -> optax.GradientTransformation:
     """γ = 1 and homeostasis, their output scaled by the plasticity of each group of leaves."""
     inner = optax.chain(
@@ -172,8 +169,7 @@ def rate_controlled(
         npx.homeostasis(diagnostics=bool(training.diagnostics)),
     )
     return optax.chain(
-        npx.control_learning_rate(inner, groups=groups),
-        optax.scale_by_learning_rate(learning_rate),
+        npx.control_learning_rate(inner, groups=groups), optax.scale_by_learning_rate(learning_rate)
     )
 
 

@@ -26,21 +26,6 @@ _FEWEST_RESAMPLES = 99  # with fewer, all bootstrap means can fall on one side: 
 
 
 @dataclasses.dataclass(frozen=True)
-class _Summary:
-    """Mean and spread of one arm.
-
-    Attributes:
-        mean: Arithmetic mean.
-        sd: Standard deviation with `n - 1` in the denominator; nan for a single value.
-        n: Number of values.
-    """
-
-    mean: float
-    sd: float
-    n: int
-
-
-@dataclasses.dataclass(frozen=True)
 class PairedComparison:
     """The paired differences treatment - control, in percentage points, and their tests.
 
@@ -157,26 +142,26 @@ def paired_comparison(
         raise ValueError(f"resamples must be at least {_FEWEST_RESAMPLES}, got {resamples}")
 
     steps = _difference_in_steps(treatment, control)
-    in_steps = _summary(steps)
-    difference = _Summary(in_steps.mean / _STEPS, in_steps.sd / _STEPS, in_steps.n)
-    exact = 2**difference.n <= max(_EXACT_SIGN_VECTORS, resamples)
+    n, mean = steps.size, float(np.mean(steps)) / _STEPS
+    sd = float(np.std(steps, ddof=1)) / _STEPS if n > 1 else math.nan
+    exact = 2**n <= max(_EXACT_SIGN_VECTORS, resamples)
     p_greater, p_two_sided = _sign_flip_test(steps, math.inf if exact else resamples, seed)
     low, high = _bca_interval(steps, confidence, resamples, seed)
     return PairedComparison(
-        n=difference.n,
-        mean=difference.mean,
-        sd=difference.sd,
+        n=n,
+        mean=mean,
+        sd=sd,
         interval_low=low / _STEPS,
         interval_high=high / _STEPS,
         confidence=confidence,
-        d_z=_d_z(difference),
+        d_z=_d_z(mean, sd),
         share_won=float(np.mean((1 + np.sign(steps)) / 2)),
         p_greater=p_greater,
         p_two_sided=p_two_sided,
         exact=exact,
         margin=margin,
-        smallest_margin=_smallest_margin(difference),
-        p_equivalence=_p_equivalence(difference, margin),
+        smallest_margin=_smallest_margin(n, mean, sd),
+        p_equivalence=_p_equivalence(n, mean, sd, margin),
     )
 
 
@@ -234,11 +219,6 @@ def _difference_in_steps(treatment: npt.ArrayLike, control: npt.ArrayLike) -> Fl
     return np.rint((treated - controls) * _STEPS)
 
 
-def _summary(vector: FloatArray) -> _Summary:
-    sd = float(np.std(vector, ddof=1)) if vector.size > 1 else math.nan
-    return _Summary(float(np.mean(vector)), sd, vector.size)
-
-
 def _sign_flip_test(steps: FloatArray, resamples: float, seed: int) -> tuple[float, float]:
     if steps.size == 1:  # scipy refuses one pair
         return (0.5 if steps[0] > 0 else 1.0), 1.0
@@ -272,23 +252,20 @@ def _bca_interval(
     return float(interval.low), float(interval.high)
 
 
-def _d_z(difference: _Summary) -> float:
-    if difference.sd == 0:
-        return math.copysign(math.inf, difference.mean) if difference.mean else 0.0
-    return difference.mean / difference.sd
+def _d_z(mean: float, sd: float) -> float:
+    if sd == 0:
+        return math.copysign(math.inf, mean) if mean else 0.0
+    return mean / sd
 
 
-def _p_equivalence(difference: _Summary, margin: float) -> float:
-    room = margin - abs(difference.mean)
-    if not difference.sd > 0:
-        return smallest_p(difference.n) if room > 0 else 1.0
-    standard_error = difference.sd / math.sqrt(difference.n)
-    return float(stats.t.sf(room / standard_error, difference.n - 1))
+def _p_equivalence(n: int, mean: float, sd: float, margin: float) -> float:
+    room = margin - abs(mean)
+    if not sd > 0:
+        return smallest_p(n) if room > 0 else 1.0
+    return float(stats.t.sf(room / (sd / math.sqrt(n)), n - 1))
 
 
-def _smallest_margin(difference: _Summary) -> float:
-    if not difference.sd > 0:
-        return abs(difference.mean) if smallest_p(difference.n) <= ALPHA else math.inf
-    standard_error = difference.sd / math.sqrt(difference.n)
-    reach = stats.t.ppf(1 - ALPHA, difference.n - 1) * standard_error
-    return abs(difference.mean) + float(reach)
+def _smallest_margin(n: int, mean: float, sd: float) -> float:
+    if not sd > 0:
+        return abs(mean) if smallest_p(n) <= ALPHA else math.inf
+    return abs(mean) + float(stats.t.ppf(1 - ALPHA, n - 1)) * sd / math.sqrt(n)

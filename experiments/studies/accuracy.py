@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from experiments import comparisons, plotting, reference
 from experiments.arms import ARMS, PUBLISHED, label
 from experiments.cells import Cell, ConfigError, Workload
-from experiments.comparisons import answer, compare, measured, rows_of
+from experiments.comparisons import compare, rows_of
 from experiments.hypotheses import REPRODUCES
-from experiments.studies.base import FIGURE, Run, Study
-from experiments.studies.findings import Claim, Findings, bullets, sentences, summary_table
-from experiments.summary import of_cells, sample, summarise
+from experiments.studies.base import FIGURE, Run, Study, train
+from experiments.studies.findings import Claim, Findings, bullets, compared, summary_table
+from experiments.summary import sample, summarise
 from experiments.tables import markdown_table
 
 
@@ -53,9 +53,9 @@ class Accuracy(Study):
     def run(self, run: Run, source: str) -> Findings:
         """Asks for the training runs and says what they show."""
         plan = self.plan()
-        rows = run([cell for cells in plan.values() for cell in cells])
+        rows, parts = train(run, plan)
         summary = summarise(rows, ["arm", "learning_rate"])
-        found = self.compare(rows, plan)
+        found = self.compare(parts)
         table = summary_table(summary)
         report = [
             "Accuracy by epoch",
@@ -69,17 +69,16 @@ class Accuracy(Study):
             "picked on the test set. *final loss*: mean cross-entropy on the test set. *s/seed*: "
             "seconds of training per seed, without compilation and evaluation, all seeds training "
             "together.",
-            *sentences(found, self.name),
+            *compared(found, self.name),
             *self.beside_published(rows),
             "![test accuracy by epoch](figure.png)",
         ]
         figures = {FIGURE: self.figure(rows)}
         return Findings(table, summary, found, figures, report, self.claims(found))
 
-    def compare(self, rows: pd.DataFrame, plan: Mapping[str, list[Cell]]) -> pd.DataFrame:
+    def compare(self, parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         """The first arm against each of the others."""
-        samples = {arm: sample(of_cells(rows, cells)) for arm, cells in plan.items()}
-        first, *others = samples.values()
+        first, *others = map(sample, parts.values())
         return comparisons.table(
             compare(
                 REPRODUCES
@@ -95,16 +94,10 @@ class Accuracy(Study):
     def claims(self, found: pd.DataFrame) -> list[Claim]:
         """Figure 2, where both of its arms ran as published, and what else was compared."""
         return [
-            Claim(
-                "figure 2" if published else "not in the paper",
-                row["question"],
-                answer(row),
-                measured(row),
-                row["n"],
-                headline=published,
-            )
+            Claim.of("figure 2", row, headline=True)
+            if row["question"] == REPRODUCES
+            else Claim.of("not in the paper", row)
             for row in rows_of(found)
-            for published in [row["question"] == REPRODUCES]
         ]
 
     def beside_published(self, rows: pd.DataFrame) -> list[str]:

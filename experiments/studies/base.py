@@ -1,6 +1,7 @@
 """What all studies share: settings, presets, the search for a learning rate, saving."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -262,13 +263,66 @@ class OnCifar10(Study):
         return f"{model}; {self.epochs} epochs, batches of {self.batch_size}. {self.seeds} seeds."
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tuned(Study):
+    """Settings of the studies that take what another study selected.
+
+    Attributes:
+      tuned: folder of the study that selected the settings; without it, where it is by default.
+    """
+
+    tuned: Path | None = None
+
+    @property
+    def tuned_by(self) -> tuple[str, str, str]:
+        """The study that selected, its data set, and the column of what it selected for."""
+        raise NotImplementedError
+
+    @functools.cached_property
+    def selected(self) -> dict[str, tuple[str, float]]:
+        """The selected arm and learning rate, for each of the arms or families."""
+        study, _, by = self.tuned_by
+        path = self.folder_of_selections / SELECTIONS
+        if not path.exists():
+            raise ConfigError(
+                f"{path} is missing: run `python -m experiments {study}` first, on the data set "
+                "that the settings are for; --tuned names its folder."
+            )
+        table = pd.read_csv(path)
+        if by not in table:
+            raise ConfigError(f"{path} has no column {by!r}: it is not of the study {study}.")
+        found = {row[by]: (row["arm"], row["learning_rate"]) for row in table.to_dict("records")}
+        missing = [name for name in self.arms if name not in found]
+        if missing:
+            raise ConfigError(f"{path} has no learning rate for {', '.join(missing)}.")
+        return {name: found[name] for name in self.arms}
+
+    @property
+    def folder_of_selections(self) -> Path:
+        """Where the settings are from."""
+        return self.tuned or default_folder(*self.tuned_by[:2])
+
+    def configuration(self) -> dict[str, Any]:
+        """The settings that must stay the same, and the checksum of the selections."""
+        assert self.selected  # are there
+        content = (self.folder_of_selections / SELECTIONS).read_bytes()
+        checksum = hashlib.sha256(content).hexdigest()
+        selections = {"folder": self.folder_of_selections.name, "sha256": checksum}
+        return {**super().configuration(), "selections": selections}
+
+
+def train(
+    run: Run, plan: Mapping[Trial, Sequence[Cell]]
+) -> tuple[pd.DataFrame, dict[Trial, pd.DataFrame]]:
+    """The rows of all cells of a plan, each cell once, and the rows of each of its parts."""
+    rows = run(list(dict.fromkeys(cell for cells in plan.values() for cell in cells)))
+    return rows, {key: of_cells(rows, cells) for key, cells in plan.items()}
+
+
 def judge_trials(run: Run, trials: Mapping[Trial, list[Cell]]) -> dict[Trial, float]:
     """Mean final accuracy of each trial's training runs."""
-    rows = run([cell for cells in trials.values() for cell in cells])
-    return {
-        trial: per_cell(of_cells(rows, cells))["final_accuracy"].mean()
-        for trial, cells in trials.items()
-    }
+    _, parts = train(run, trials)
+    return {trial: per_cell(rows)["final_accuracy"].mean() for trial, rows in parts.items()}
 
 
 def with_seeds(
@@ -302,33 +356,6 @@ def check_known(field: str, values: tuple[str, ...], known: tuple[str, ...]) -> 
 def default_folder(study: str, dataset: str) -> Path:
     """Where a study's records go unless another folder is named."""
     return Path("results") / f"{study}-{dataset}"
-
-
-def read_selections(
-    folder: Path, wanted: Iterable[str], *, by: Literal["arm", "family"]
-) -> dict[str, tuple[str, float]]:
-    """The arm and learning rate that the study tune (by arm) or selection (by family) selected."""
-    study = "tune" if by == "arm" else "selection"
-    path = folder / SELECTIONS
-    if not path.exists():
-        raise ConfigError(
-            f"{path} is missing: run `python -m experiments {study}` first, on the data set that "
-            "the settings are for; --tuned names its folder."
-        )
-    table = pd.read_csv(path)
-    if by not in table:
-        raise ConfigError(f"{path} has no column {by!r}: it is not of the study {study}.")
-    selected = {row[by]: (row["arm"], row["learning_rate"]) for row in table.to_dict("records")}
-    missing = [name for name in wanted if name not in selected]
-    if missing:
-        raise ConfigError(f"{path} has no learning rate for {', '.join(missing)}.")
-    return {name: selected[name] for name in wanted}
-
-
-def checksum_of_selections(folder: Path) -> dict[str, str]:
-    """What a study that reads selections keeps of them, and what the page of results checks."""
-    content = (folder / SELECTIONS).read_bytes()
-    return {"folder": folder.name, "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def save(study: Study, findings: Findings, folder: Path) -> None:

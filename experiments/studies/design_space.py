@@ -29,18 +29,11 @@ from experiments.studies.base import (
     Sizes,
     Study,
     check_known,
+    train,
 )
-from experiments.studies.findings import (
-    AT_AN_END,
-    Claim,
-    Findings,
-    difference,
-    final_percent,
-    near_rate,
-    note_on_p,
-)
-from experiments.summary import of_cells, sample, summarise
-from experiments.tables import Table, markdown_table
+from experiments.studies.findings import AT_AN_END, Claim, Findings, compared, summary_table
+from experiments.summary import sample, summarise
+from experiments.tables import markdown_table
 
 VARIANTS = (*PUBLISHED, *with_role("design space"))
 BETTER_THAN_BASE = "Do variants of plasticity improve on their base?"
@@ -97,13 +90,15 @@ class DesignSpace(OnCifar10, Searching):
         rates = {arm: rate for arm, (rate, _) in searched.items()}
         rates |= {arm: rates[base_of(arm)] for arm in self.arms}
         plan = {arm: self.cells(arm, rate) for arm, rate in rates.items()}
-        rows = run([cell for cells in plan.values() for cell in cells])
+        rows, parts = train(run, plan)
         # By its validation accuracy: no test image chooses what the others are compared with.
         strongest = max(self.baselines, key=lambda arm: np.nan_to_num(searched[arm][1]))
-        samples = {arm: sample(of_cells(rows, cells)) for arm, cells in plan.items()}
+        samples = {arm: sample(of_arm) for arm, of_arm in parts.items()}
         found = comparisons.table(self.compare(samples, strongest))
         summary = summarise(rows, ["arm", "learning_rate"])
-        table = self.table(summary, found, strongest)
+        table = summary_table(
+            summary.sort_values("final_accuracy_mean", ascending=False), near=True
+        )
         report = [
             "The design space",
             f"{self.protocol()} Each base and baseline runs at the best of three learning rates, "
@@ -111,11 +106,11 @@ class DesignSpace(OnCifar10, Searching):
             f"variant runs at its base's. Data: {source}.",
             self.counted(found),
             markdown_table(table),
-            f"Δ is the row's arm minus its base, and minus {label(strongest)}, the baseline with "
-            f"the highest validation accuracy. {AT_AN_END}",
-            note_on_p(
-                f"the {len(self.arms)} variants of each column", rows_of(found, family=ON_BASE)
-            ),
+            AT_AN_END,
+            "## Against the base",
+            *compared(found, ON_BASE),
+            f"## Against {label(strongest)}, the baseline with the highest validation accuracy",
+            *compared(found, ON_BASELINE),
             "![final accuracy of every variant](figure.png)",
         ]
         figures = {FIGURE: self.figure(samples)}
@@ -154,24 +149,6 @@ class DesignSpace(OnCifar10, Searching):
             f"{self.counted(found)} {few} Largest: {label(best['treatment'])}, {measured(best)}"
         )
         return [Claim("figure 7", BETTER_THAN_BASE, answer_of_all(rows), numbers, best["n"])]
-
-    def table(self, summary: pd.DataFrame, found: pd.DataFrame, strongest: str) -> Table:
-        """Every arm's final accuracy, best first, and what a variant gains on base and baseline."""
-        table = [["arm", "rate", "final %", "base", "Δ base", f"Δ {label(strongest)}"]]
-        for row in summary.sort_values("final_accuracy_mean", ascending=False).to_dict("records"):
-            arm = row["arm"]
-            base = base_of(arm) if arm in self.arms else ""
-            table.append(
-                [
-                    label(arm),
-                    near_rate(base or arm, row["learning_rate"]),
-                    final_percent(row),
-                    label(base) if base else "",
-                    difference(rows_of(found, family=ON_BASE, treatment=arm)),
-                    difference(rows_of(found, family=ON_BASELINE, treatment=arm)),
-                ]
-            )
-        return table
 
     def figure(self, samples: Mapping[str, Sample]) -> Figure:
         """Final accuracy of every variant, base and baseline, one point per seed, ordered."""

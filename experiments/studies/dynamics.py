@@ -12,9 +12,9 @@ from matplotlib.ticker import MaxNLocator
 from experiments import comparisons, plotting, reference
 from experiments.arms import ARMS, PUBLISHED, colour, label
 from experiments.cells import Workload
-from experiments.comparisons import Sample, answer, compare, measured, rows_of
+from experiments.comparisons import Sample, compare, rows_of
 from experiments.studies.base import FIGURE, Run, Study, check_known
-from experiments.studies.findings import Claim, Findings, bullets, sentences
+from experiments.studies.findings import Claim, Findings, bullets, compared
 from experiments.summary import summarise
 from experiments.tables import Table, markdown_table
 from neuroplastic_optax import ALPHA_EDGES
@@ -62,7 +62,7 @@ class Dynamics(Study):
             "Last epoch, mean over seeds; norms are the root of the summed squares over the "
             "epoch's steps.",
             markdown_table(table),
-            *sentences(found, self.name),
+            *compared(found, self.name),
             *distances(rows, published),
             "## Ascent directions",
             "Where α is negative, a coordinate is moved up its gradient. It needs γ above 1 and an "
@@ -98,16 +98,7 @@ class Dynamics(Study):
 
     def claims(self, found: pd.DataFrame) -> list[Claim]:
         """Figure 6."""
-        return [
-            Claim(
-                "figure 6",
-                HIGHER_ALPHA,
-                answer(row),
-                f"mean α in the last epoch: {measured(row)}",
-                row["n"],
-            )
-            for row in rows_of(found, question=HIGHER_ALPHA)
-        ]
+        return [Claim.of("figure 6", row) for row in rows_of(found, question=HIGHER_ALPHA)]
 
     def figure(self, rows: pd.DataFrame, published: pd.DataFrame | None) -> Figure:
         """Mean α, effective update and raw gradient by epoch, beside the published runs."""

@@ -11,19 +11,16 @@ from experiments.comparisons import (
     Row,
     Verdict,
     answer,
+    comparison_table,
     delta,
     measured,
     rows_of,
-    sentence,
     too_few_seeds,
 )
 from experiments.search import near_learning_rates
-from experiments.tables import Table, mean_and_sd
+from experiments.statistics import MARGIN
+from experiments.tables import Table, markdown_table, mean_and_sd
 
-HOLM = (
-    "p is from sign flips and adjusted by Holm over {}: one-sided where the mean is above zero, "
-    "two-sided where it is below."
-)
 AT_AN_END = "†: the best of the three learning rates is at an end; a better one may lie beyond."
 
 
@@ -47,6 +44,11 @@ class Claim:
     measured: str
     n: int
     headline: bool = False
+
+    @classmethod
+    def of(cls, source: str, row: Row, *, headline: bool = False) -> "Claim":
+        """What one comparison says about a claim that its treatment is higher."""
+        return cls(source, row["question"], answer(row), measured(row), row["n"], headline)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,23 +79,22 @@ def bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def sentences(comparisons: pd.DataFrame, family: str) -> list[str]:
-    """A list of what a family of comparisons shows, and a note on p; nothing where there is none.
-
-    Args:
-      comparisons: of the study.
-      family: those of it.
-    """
+def compared(comparisons: pd.DataFrame, family: str) -> list[str]:
+    """A family of comparisons as a table, and a note on p; nothing where there is none."""
     rows = rows_of(comparisons, family=family)
     if not rows:
         return []
-    lines = [f"{row['condition']}: ".removeprefix(": ") + sentence(row) for row in rows]
-    return [bullets(lines), note_on_p(f"these {len(rows)} comparisons", rows)]
+    return [markdown_table(comparison_table(rows)), note_on_p(rows)]
 
 
-def note_on_p(family: str, rows: Sequence[Row]) -> str:
+def note_on_p(rows: Sequence[Row]) -> str:
     """What p-values are of, and whether there are too few seeds for them to become small."""
-    return f"{HOLM.format(family)} {too_few_seeds(rows)}".strip()
+    note = (
+        f"p is from sign flips, adjusted by Holm over these {len(rows)} comparisons: one-sided for "
+        f"*better*, two-sided for *worse*. *Equal within ±*: the smallest margin within which two "
+        f"one-sided t-tests show equivalence; the verdict takes ±{MARGIN:g} points."
+    )
+    return f"{note} {too_few_seeds(rows)}".strip()
 
 
 def near_rate(arm: str, learning_rate: float) -> str:
@@ -126,15 +127,20 @@ def strongest(question: str, rows: Sequence[Row], family: Sequence[Row]) -> Clai
     return Claim("central claim", question, said, "; ".join(numbers), rival["n"], headline=True)
 
 
-def difference(rows: Sequence[Row]) -> str:
-    """The difference and interval of the only row, or nothing where there is none."""
-    return delta(rows[0]).removeprefix("Δ ") if rows else ""
+def summary_table(
+    summary: pd.DataFrame, *, near: bool = False, **conditions: tuple[str, str]
+) -> Table:
+    """Final and best results of every arm.
 
-
-def summary_table(summary: pd.DataFrame) -> Table:
-    """Final and best results of every arm."""
-    table = [["arm", "rate", "final %", "best %", "final loss", "seeds", "s/seed"]]
+    Args:
+      summary: of the study.
+      near: mark a learning rate that lies at an end of the three around the arm's default.
+      conditions: headers and formats of further columns of the summary.
+    """
+    names = [header for header, _ in conditions.values()]
+    table = [["arm", *names, "rate", "final %", "best %", "final loss", "seeds", "s/seed"]]
     for row in summary.to_dict("records"):
+        arm, rate = row["arm"], row["learning_rate"]
         diverged = (
             f" ({row['diverged']} diverged, first in epoch {row['diverged_epoch']})"
             if row["diverged"]
@@ -142,9 +148,10 @@ def summary_table(summary: pd.DataFrame) -> Table:
         )
         table.append(
             [
-                label(row["arm"]),
-                f"{row['learning_rate']:g}",
-                final_percent(row),
+                label(arm),
+                *(format(row[name], form) for name, (_, form) in conditions.items()),
+                near_rate(arm, rate) if near else f"{rate:g}",
+                mean_and_sd(row["final_accuracy_mean"], row["final_accuracy_sd"], 2),
                 mean_and_sd(row["best_accuracy_mean"], row["best_accuracy_sd"], 2),
                 mean_and_sd(row["final_loss_mean"], row["final_loss_sd"], 4),
                 f"{row['n']}{diverged}",
@@ -152,8 +159,3 @@ def summary_table(summary: pd.DataFrame) -> Table:
             ]
         )
     return table
-
-
-def final_percent(row: Row) -> str:
-    """Final accuracy of a row of the summary."""
-    return mean_and_sd(row["final_accuracy_mean"], row["final_accuracy_sd"], 2)

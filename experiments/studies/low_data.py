@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from experiments import comparisons, plotting
 from experiments.arms import ARMS, label
 from experiments.cells import Cell, Workload
-from experiments.comparisons import ACCURACY, answer, answer_of_all, compare, measured, rows_of
-from experiments.studies.base import FIGURE, Run, Sizes, Study, check_share
-from experiments.studies.findings import Claim, Findings, difference, final_percent, sentences
-from experiments.summary import of_cells, sample, summarise
-from experiments.tables import Table, markdown_table
+from experiments.comparisons import answer, answer_of_all, compare, compare_gains, measured, rows_of
+from experiments.studies.base import FIGURE, Run, Sizes, Study, check_share, train
+from experiments.studies.findings import Claim, Findings, compared, summary_table
+from experiments.summary import sample, summarise
+from experiments.tables import markdown_table
 
 Regime = Literal["equal epochs", "equal steps"]
 REGIMES: tuple[Regime, ...] = ("equal epochs", "equal steps")
@@ -65,14 +65,15 @@ class LowData(Study):
     def run(self, run: Run, source: str) -> Findings:
         """Asks for the training runs and says what they show."""
         plan = self.plan()
-        rows = run([cell for cells in plan.values() for cell in cells])
-        by_condition = {key: of_cells(rows, cells) for key, cells in plan.items()}
+        _, by_condition = train(run, plan)
         summary = pd.concat(
-            summarise(of_condition, ["arm", "fraction", "epochs"]).assign(regime=regime)
+            summarise(of_condition, ["arm", "learning_rate", "fraction", "epochs"]).assign(
+                regime=regime
+            )
             for (regime, _, _), of_condition in by_condition.items()
         )
         found = comparisons.table(self.compare(by_condition))
-        table = self.table(summary, found)
+        table = summary_table(summary, regime=("regime", ""), fraction=("images", ".0%"))
         rates = ", ".join(f"{label(arm)} {ARMS[arm].learning_rate:g}" for arm in self.arms)
         report = [
             "Little data",
@@ -81,9 +82,8 @@ class LowData(Study):
             "many steps as the whole training set takes. Learning rates are the arms' defaults, "
             f"not tuned: {rates}. Data: {source}.",
             markdown_table(table),
-            "Final test accuracy in percent, mean ± standard deviation over seeds; Δ is the first "
-            "arm's minus the second's, paired by seed, with its BCa interval.",
-            *sentences(found, self.name),
+            "Mean ± standard deviation over seeds; Δ is paired by seed, with its BCa interval.",
+            *compared(found, self.name),
             "![final accuracy and loss by share of the training images](figure.png)",
         ]
         figures = {FIGURE: self.figure(summary)}
@@ -96,7 +96,10 @@ class LowData(Study):
         if len(self.arms) < 2:
             return
         samples = {
-            (regime, fraction): [sample(rows[regime, fraction, arm]) for arm in self.arms[:2]]
+            (regime, fraction): (
+                sample(rows[regime, fraction, self.arms[0]]),
+                sample(rows[regime, fraction, self.arms[1]]),
+            )
             for regime in REGIMES
             for fraction in self.fractions
         }
@@ -109,14 +112,12 @@ class LowData(Study):
                 )
         least, most = min(self.fractions), max(self.fractions)
         for regime in REGIMES if least < most else ():
-            (low, low_control), (high, high_control) = (samples[regime, f] for f in (least, most))
-            yield compare(
+            yield compare_gains(
                 MORE_WITH_LESS,
-                low.minus(low_control),
-                high.minus(high_control),
+                samples[regime, least],
+                samples[regime, most],
                 family=self.name,
                 condition=f"{regime}, gain at {least:.0%} minus gain at {most:.0%}",
-                metric=f"gain in {ACCURACY} over {self.arms[1]}",
             )
 
     def claims(self, found: pd.DataFrame) -> list[Claim]:
@@ -134,21 +135,6 @@ class LowData(Study):
             numbers = "; ".join(f"{row['condition']}: {measured(row)}" for row in rows)
             claims.append(Claim("figure 3", question, "; ".join(answers), numbers, rows[0]["n"]))
         return claims
-
-    def table(self, summary: pd.DataFrame, found: pd.DataFrame) -> Table:
-        """Final accuracy of every arm by regime and share, and the gain of the first one."""
-        table = [
-            ["regime", "images", "epochs", *map(label, self.arms), "Δ points and 95% interval"]
-        ]
-        conditions = summary[["regime", "fraction", "epochs"]].drop_duplicates()
-        for regime, fraction, epochs in conditions.itertuples(index=False):
-            here = (summary["regime"] == regime) & (summary["fraction"] == fraction)
-            by_arm = {row["arm"]: row for row in summary[here].to_dict("records")}
-            accuracies = [final_percent(by_arm[arm]) for arm in self.arms]
-            condition = f"{regime}, {fraction:.0%} of the images"
-            gain = difference(rows_of(found, condition=condition))
-            table.append([regime, f"{fraction:.0%}", f"{epochs}", *accuracies, gain])
-        return table
 
     def figure(self, summary: pd.DataFrame) -> Figure:
         """Final accuracy and loss by share of the training images, in both regimes."""

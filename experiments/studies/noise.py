@@ -13,11 +13,11 @@ from experiments import comparisons, plotting
 from experiments.arms import label
 from experiments.cells import ConfigError, Workload
 from experiments.comparisons import (
-    ACCURACY,
     Sample,
     answer,
     answer_of_all,
     compare,
+    compare_gains,
     measured,
     rows_of,
 )
@@ -29,18 +29,11 @@ from experiments.studies.base import (
     Sizes,
     Study,
     check_at_least_one,
+    train,
 )
-from experiments.studies.findings import (
-    AT_AN_END,
-    Claim,
-    Findings,
-    difference,
-    final_percent,
-    near_rate,
-    sentences,
-)
-from experiments.summary import of_cells, sample, summarise
-from experiments.tables import Table, markdown_table
+from experiments.studies.findings import AT_AN_END, Claim, Findings, compared, summary_table
+from experiments.summary import sample, summarise
+from experiments.tables import markdown_table
 
 WITH_NOISE = "Is the full method better than {}, where labels are wrong and batches small or large?"
 MORE_WITH_NOISE = "Is it further above {} where labels are wrong?"
@@ -99,11 +92,12 @@ class Noise(Searching):
             (workload, arm): self.cells(arm, rate, workload)
             for (workload, arm), (rate, _) in chosen.items()
         }
-        rows = run([cell for cells in plan.values() for cell in cells])
-        samples = {key: sample(of_cells(rows, cells)) for key, cells in plan.items()}
+        rows, parts = train(run, plan)
+        samples = {key: sample(of_key) for key, of_key in parts.items()}
         summary = summarise(rows, ["label_noise", "batch_size", "arm", "learning_rate"])
         found = comparisons.table(self.compare(samples))
-        table = self.table(summary, found)
+        columns = {"label_noise": ("wrong labels", ".0%"), "batch_size": ("batch", "")}
+        table = summary_table(summary, near=True, **columns)
         report = [
             "Noisy signals",
             f"{self.epochs} epochs, {self.seeds} seeds per arm, paired. In each condition every "
@@ -111,8 +105,8 @@ class Noise(Searching):
             f"seeds ({self.tuning_seeds} per rate) on held-out training images with the same "
             f"noise. Test labels are never changed. Data: {source}.",
             markdown_table(table),
-            f"Δ is {label(self.arms[0])} minus the row's arm, paired by seed. {AT_AN_END}",
-            *sentences(found, self.name),
+            AT_AN_END,
+            *compared(found, self.name),
             "![final accuracy by label noise and batch size](figure.png)",
         ]
         figures = {FIGURE: self.figure(summary)}
@@ -132,20 +126,17 @@ class Noise(Searching):
                 )
         least, most = min(self.label_noise), max(self.label_noise)
         for other in others if least < most else ():
-            gains = [
-                samples[workload, first].minus(samples[workload, other])
-                for workload in (
-                    dataclasses.replace(self.workload(), label_noise=share)
-                    for share in (most, least)
-                )
-            ]
-            yield compare(
+            noisy, clean = (
+                (samples[workload, first], samples[workload, other])
+                for share in (most, least)
+                for workload in [dataclasses.replace(self.workload(), label_noise=share)]
+            )
+            yield compare_gains(
                 MORE_WITH_NOISE.format(label(other)),
-                *gains,
+                noisy,
+                clean,
                 family=self.name,
-                condition=f"gain on {label(other)} at {most:.0%} wrong labels minus that at "
-                f"{least:.0%}",
-                metric=f"gain in {ACCURACY} over {other}",
+                condition=f"gain at {most:.0%} wrong labels minus gain at {least:.0%}",
             )
 
     def claims(self, found: pd.DataFrame) -> list[Claim]:
@@ -167,23 +158,6 @@ class Noise(Searching):
                 for row in rows_of(found, question=MORE_WITH_NOISE.format(other))
             ]
         return claims
-
-    def table(self, summary: pd.DataFrame, found: pd.DataFrame) -> Table:
-        """Final accuracy of every arm in each condition, and what the first arm gains on it."""
-        table = [["arm", "wrong labels", "batch", "rate", "final %", "Δ points and 95% interval"]]
-        for row in summary.to_dict("records"):
-            condition = condition_of(row["label_noise"], row["batch_size"])
-            table.append(
-                [
-                    label(row["arm"]),
-                    f"{row['label_noise']:.0%}",
-                    f"{row['batch_size']}",
-                    near_rate(row["arm"], row["learning_rate"]),
-                    final_percent(row),
-                    difference(rows_of(found, condition=condition, control=row["arm"])),
-                ]
-            )
-        return table
 
     def figure(self, summary: pd.DataFrame) -> Figure:
         """Final accuracy by share of wrong labels and by batch size, every arm at its best rate."""

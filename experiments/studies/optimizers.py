@@ -11,18 +11,17 @@ from experiments import comparisons, plotting
 from experiments.arms import ARMS, label
 from experiments.comparisons import Row, Verdict, compare, measured, rows_of, too_few_seeds
 from experiments.search import near_learning_rates
-from experiments.studies.base import FIGURE, Arms, OnCifar10, Run
+from experiments.studies.base import FIGURE, Arms, OnCifar10, Run, train
 from experiments.studies.findings import (
     AT_AN_END,
     Claim,
     Findings,
-    final_percent,
+    compared,
     near_rate,
-    sentences,
     summary_table,
 )
-from experiments.summary import of_cells, sample, summarise
-from experiments.tables import markdown_table
+from experiments.summary import sample, summarise
+from experiments.tables import markdown_table, mean_and_sd
 
 STANDARD_AHEAD = "Do standard optimizers end above the full method at well-tuned learning rates?"
 
@@ -48,11 +47,11 @@ class Optimizers(OnCifar10):
             for arm in self.arms
             for rate in near_learning_rates(ARMS[arm].learning_rate)
         }
-        rows = run([cell for cells in plan.values() for cell in cells])
+        rows, parts = train(run, plan)
         summary = summarise(rows, ["arm", "learning_rate"])
         best = summary.loc[summary.groupby("arm", sort=False)["final_accuracy_mean"].idxmax()]
         rates = dict(zip(best["arm"], best["learning_rate"], strict=True))
-        first, *others = (sample(of_cells(rows, plan[arm, rates[arm]])) for arm in self.arms)
+        first, *others = (sample(parts[arm, rates[arm]]) for arm in self.arms)
         found = comparisons.table(
             compare(
                 STANDARD_AHEAD,
@@ -66,7 +65,7 @@ class Optimizers(OnCifar10):
         ordered = best.sort_values("final_accuracy_mean", ascending=False).to_dict("records")
         lines = [
             f"{place}. {label(row['arm'])} at {near_rate(row['arm'], row['learning_rate'])}: "
-            f"{final_percent(row)}%"
+            f"{mean_and_sd(row['final_accuracy_mean'], row['final_accuracy_sd'], 2)}%"
             for place, row in enumerate(ordered, start=1)
         ]
         table = summary_table(summary)
@@ -78,7 +77,7 @@ class Optimizers(OnCifar10):
             "in the paper's figure:",
             "\n".join(lines),
             AT_AN_END,
-            *sentences(found, self.name),
+            *compared(found, self.name),
             "![accuracy and training loss by epoch, final and best accuracy](figure.png)",
         ]
         figures = {FIGURE: self.figure(rows, summary)}

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from experiments import comparisons, plotting
 from experiments.arms import ARMS, colour, label
 from experiments.cells import Cell
-from experiments.comparisons import Sample, answer, compare, measured, rows_of
+from experiments.comparisons import Sample, compare, rows_of
 from experiments.studies.base import (
     FIGURE,
     Arms,
@@ -22,9 +22,10 @@ from experiments.studies.base import (
     Study,
     check_known,
     judge_trials,
+    train,
 )
-from experiments.studies.findings import Claim, Findings, difference, sentences
-from experiments.summary import of_cells, sample
+from experiments.studies.findings import Claim, Findings, compared
+from experiments.summary import sample
 from experiments.tables import Table, markdown_table, mean_and_sd
 
 AFTER_SELECTION = "Is {} better than {}, both selected from 36 trials?"
@@ -113,10 +114,10 @@ class Selection(Searching):
             row["family"]: self.cells(row["arm"], row["learning_rate"])
             for row in selections.to_dict("records")
         }
-        rows = run([cell for cells in chosen.values() for cell in cells])
-        samples = {family: sample(of_cells(rows, cells)) for family, cells in chosen.items()}
+        _, parts = train(run, chosen)
+        samples = {family: sample(of_family) for family, of_family in parts.items()}
         found = self.compare(samples)
-        table = self.table(selections, samples, found)
+        table = self.table(selections, samples)
         report = [
             "The selection of the published settings, repeated",
             "36 trials per family: for the full method the published grid of learning rates, γ and "
@@ -127,8 +128,7 @@ class Selection(Searching):
             f"Data: {source}.",
             *rank_of_published(trials),
             markdown_table(table),
-            f"Δ is {label(self.arms[0])} minus the row's family, paired by seed.",
-            *sentences(found, self.name),
+            *compared(found, self.name),
             "![all trials, and the selected ones](figure.png)",
         ]
         return Findings(
@@ -157,28 +157,18 @@ class Selection(Searching):
 
     def claims(self, found: pd.DataFrame) -> list[Claim]:
         """Whether the full method is ahead once every family has as many trials."""
-        return [
-            Claim("its selection", row["question"], answer(row), measured(row), row["n"])
-            for row in rows_of(found)
-        ]
+        return [Claim.of("its selection", row) for row in rows_of(found)]
 
-    def table(
-        self, selections: pd.DataFrame, samples: Mapping[str, Sample], found: pd.DataFrame
-    ) -> Table:
-        """What was selected in each family, its accuracy on fresh seeds, the first one's gain."""
-        header = ["family", "selected", "rate", "validation %", "test %"]
-        table = [[*header, "Δ points and 95% interval"]]
+    def table(self, selections: pd.DataFrame, samples: Mapping[str, Sample]) -> Table:
+        """What was selected in each family, and its accuracy on fresh seeds."""
+        table = [["family", "selected", "rate", "validation %", "test %"]]
         for row in selections.to_dict("records"):
-            family, final = row["family"], samples[row["family"]].by_seed
-            question = AFTER_SELECTION.format(label(self.arms[0]), label(family))
+            final = samples[row["family"]].by_seed
             table.append(
                 [
-                    label(family),
-                    label(row["arm"]),
-                    f"{row['learning_rate']:g}",
+                    *(label(row["family"]), label(row["arm"]), f"{row['learning_rate']:g}"),
                     f"{row['validation_accuracy']:.2f}",
                     mean_and_sd(final.mean(), final.std(), 2),
-                    difference(rows_of(found, question=question)),
                 ]
             )
         return table

@@ -10,21 +10,19 @@ from matplotlib.figure import Figure
 from experiments import comparisons, plotting
 from experiments.arms import ARMS, label
 from experiments.cells import Workload
-from experiments.comparisons import answer, compare, measured, rows_of
-from experiments.hypotheses import BASELINES
-from experiments.studies.base import FIGURE, Arms, Run, Searching, Sizes, check_share
+from experiments.comparisons import compare, rows_of
+from experiments.hypotheses import STRONGEST
+from experiments.studies.base import FIGURE, Arms, Run, Searching, Sizes, check_share, train
 from experiments.studies.findings import (
     AT_AN_END,
     Claim,
     Findings,
-    difference,
-    final_percent,
-    near_rate,
-    sentences,
+    compared,
     strongest,
+    summary_table,
 )
-from experiments.summary import of_cells, per_cell, sample, summarise
-from experiments.tables import Table, markdown_table, mean_and_sd
+from experiments.summary import per_cell, sample, summarise
+from experiments.tables import markdown_table
 
 ON_TEXT = "On text, is {} better than {}?"
 
@@ -53,14 +51,7 @@ class Text(Searching):
     }
 
     dataset: str = "python_source"
-    arms: Arms = (
-        "full",
-        "gradient_only_wide",
-        "sgd_homeostasis",
-        "sgd",
-        "momentum",
-        "adam",
-    )
+    arms: Arms = ("full", "gradient_only_wide", "sgd_homeostasis", "sgd", "momentum", "adam")
     seeds: int = 10
     epochs: int = 5
     batch_size: int = 32
@@ -78,16 +69,16 @@ class Text(Searching):
         """Searches every arm's learning rate, then trains on fresh seeds."""
         chosen = self.search(run, self.arms, [self.workload()])
         plan = {arm: self.cells(arm, rate) for (_, arm), (rate, _) in chosen.items()}
-        rows = run([cell for cells in plan.values() for cell in cells])
+        rows, parts = train(run, plan)
         summary = summarise(rows, ["arm", "learning_rate"])
-        first, *others = (sample(of_cells(rows, cells)) for cells in plan.values())
+        first, *others = map(sample, parts.values())
         found = comparisons.table(
             compare(
                 ON_TEXT.format(label(first.arm), label(other.arm)), first, other, family=self.name
             )
             for other in others
         )
-        table = self.table(summary, found)
+        table = summary_table(summary, near=True)
         report = [
             "Text",
             "A causal transformer that predicts the next character. "
@@ -97,8 +88,8 @@ class Text(Searching):
             f"Data: {source}.",
             markdown_table(table),
             "*final %*: next characters predicted on test text. *final loss*: nats per character. "
-            f"Δ is {label(first.arm)} minus the row's arm, paired by seed. {AT_AN_END}",
-            *sentences(found, self.name),
+            f"{AT_AN_END}",
+            *compared(found, self.name),
             "![test loss by epoch and final accuracy](figure.png)",
         ]
         return Findings(
@@ -108,27 +99,9 @@ class Text(Searching):
     def claims(self, found: pd.DataFrame) -> list[Claim]:
         """What the paper did not look at."""
         rows = rows_of(found)
-        claims = [
-            Claim("not in the paper", row["question"], answer(row), measured(row), row["n"])
-            for row in rows
-        ]
+        claims = [Claim.of("not in the paper", row) for row in rows]
         baselines = [row for row in rows if not ARMS[row["control"]].family]
-        return [*claims, strongest(BASELINES, baselines, rows)] if baselines else claims
-
-    def table(self, summary: pd.DataFrame, found: pd.DataFrame) -> Table:
-        """Final accuracy and loss of every arm, and what the first one gains on it."""
-        table = [["arm", "rate", "final %", "final loss", "Δ points and 95% interval"]]
-        for row in summary.to_dict("records"):
-            table.append(
-                [
-                    label(row["arm"]),
-                    near_rate(row["arm"], row["learning_rate"]),
-                    final_percent(row),
-                    mean_and_sd(row["final_loss_mean"], row["final_loss_sd"], 4),
-                    difference(rows_of(found, control=row["arm"])),
-                ]
-            )
-        return table
+        return [*claims, strongest(STRONGEST, baselines, rows)] if baselines else claims
 
     def figure(self, rows: pd.DataFrame) -> Figure:
         """Test loss by epoch, and final accuracy per seed, of every arm at its best rate."""

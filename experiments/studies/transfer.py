@@ -1,9 +1,7 @@
 """Figure 5 of the paper: settings tuned elsewhere."""
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -13,19 +11,10 @@ from matplotlib.figure import Figure
 from experiments import comparisons, plotting
 from experiments.arms import ARMS, PUBLISHED, label
 from experiments.comparisons import Sample, Verdict, answer, compare, measured, rows_of
-from experiments.studies.base import (
-    FIGURE,
-    Arms,
-    OnCifar10,
-    Run,
-    check_known,
-    checksum_of_selections,
-    default_folder,
-    read_selections,
-)
-from experiments.studies.findings import Claim, Findings, bullets, sentences, summary_table
+from experiments.studies.base import FIGURE, Arms, OnCifar10, Run, Tuned, check_known, train
+from experiments.studies.findings import Claim, Findings, bullets, compared, summary_table
 from experiments.studies.selection import FAMILIES
-from experiments.summary import of_cells, per_cell, sample, summarise
+from experiments.summary import per_cell, sample, summarise
 from experiments.tables import markdown_table
 
 ABLATION_AHEAD = (
@@ -35,20 +24,18 @@ AS_SELECTED = "With what was selected on MNIST, is {} better than {}?"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Transfer(OnCifar10):
+class Transfer(OnCifar10, Tuned):
     """Figure 5 of the paper: settings tuned on MNIST, unchanged on CIFAR-10.
 
     Beside the published settings run those that the study selection chose.
 
     Attributes:
       arms: the families, as in the study selection.
-      tuned: folder of the study selection on MNIST; without it, where it is by default.
     """
 
     name = "transfer"
 
     arms: Arms = tuple(FAMILIES)
-    tuned: Path | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,23 +48,10 @@ class Transfer(OnCifar10):
         families = tuple(name for name, members in FAMILIES.items() if arms & set(members))
         return {"arms": families, "seeds": rows["seed"].nunique()}
 
-    @functools.cached_property
-    def selected(self) -> dict[str, tuple[str, float]]:
-        """The arm and learning rate that the study selection chose in each family."""
-        return read_selections(self.folder_of_selection, self.arms, by="family")
-
     @property
-    def folder_of_selection(self) -> Path:
-        """Where the settings are from."""
-        return self.tuned or default_folder("selection", "mnist")
-
-    def configuration(self) -> dict[str, Any]:
-        """The settings that must stay the same, and the selections that were read."""
-        assert self.selected
-        return {
-            **super().configuration(),
-            "selections": checksum_of_selections(self.folder_of_selection),
-        }
+    def tuned_by(self) -> tuple[str, str, str]:
+        """The study selection on MNIST."""
+        return "selection", "mnist", "family"
 
     def run(self, run: Run, source: str) -> Findings:
         """Trains the published and the selected settings."""
@@ -85,8 +59,8 @@ class Transfer(OnCifar10):
             f"selected {family}": self.cells(arm, rate)
             for family, (arm, rate) in self.selected.items()
         }
-        rows = run(list(dict.fromkeys(cell for cells in plan.values() for cell in cells)))
-        samples = {name: sample(of_cells(rows, cells)) for name, cells in plan.items()}
+        rows, parts = train(run, plan)
+        samples = {name: sample(of_name) for name, of_name in parts.items()}
         summary = summarise(rows, ["arm", "learning_rate"])
         found = comparisons.table(self.compare(samples))
         diverged = per_cell(rows)["diverged"].sum()
@@ -102,7 +76,7 @@ class Transfer(OnCifar10):
             ),
             f"Data: {source}.",
             markdown_table(table),
-            *sentences(found, self.name),
+            *compared(found, self.name),
             stable,
             "![accuracy and loss by epoch](figure.png)",
         ]
@@ -130,15 +104,14 @@ class Transfer(OnCifar10):
     def claims(self, found: pd.DataFrame, stable: str) -> list[Claim]:
         """Figure 5: the claim is that the ablation is ahead, so that *worse* agrees with it."""
         (row,) = rows_of(found, question=ABLATION_AHEAD)
-        said = {
-            Verdict.WORSE: "yes",
-            Verdict.BETTER: "no: the full method is above",
-        }.get(Verdict(row["verdict"])) or answer(row)
+        said = {Verdict.WORSE: "yes", Verdict.BETTER: "no: the full method is above"}.get(
+            Verdict(row["verdict"])
+        ) or answer(row)
         numbers = f"{measured(row)}; {stable.rstrip('.').lower()}"
         return [
             Claim("figure 5", ABLATION_AHEAD, said, numbers, row["n"]),
             *(
-                Claim("figure 5", row["question"], answer(row), measured(row), row["n"])
+                Claim.of("figure 5", row)
                 for row in rows_of(found)
                 if row["question"] != ABLATION_AHEAD
             ),

@@ -16,15 +16,7 @@ from experiments.search import (
     first_learning_rates,
     next_learning_rate,
 )
-from experiments.studies.base import (
-    FIGURE,
-    FIRST_TUNING_SEED,
-    Arms,
-    Run,
-    Sizes,
-    Study,
-    with_seeds,
-)
+from experiments.studies.base import FIGURE, FIRST_TUNING_SEED, Arms, Run, Sizes, Study, with_seeds
 from experiments.studies.findings import Findings
 from experiments.summary import summarise
 from experiments.tables import Table, markdown_table

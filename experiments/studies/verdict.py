@@ -1,9 +1,7 @@
 """The fair test."""
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -13,46 +11,33 @@ from matplotlib.figure import Figure
 from experiments import comparisons, hypotheses
 from experiments.arms import ABLATIONS, ARMS, FAIR_TEST, colour, label
 from experiments.cells import Cell, ConfigError, Workload
-from experiments.comparisons import (
-    Row,
-    Sample,
-    Verdict,
-    answer,
-    compare,
-    delta,
-    measured,
-    rows_of,
-    sentence,
-)
+from experiments.comparisons import Row, Sample, Verdict, answer, compare, measured, rows_of
 from experiments.hypotheses import ARMS_OF_HYPOTHESES, HYPOTHESES, Competitor
 from experiments.statistics import MARGIN
-from experiments.studies.base import (
-    FIGURE,
-    Arms,
-    Run,
-    Study,
-    checksum_of_selections,
-    default_folder,
-    read_selections,
-    with_seeds,
+from experiments.studies.base import FIGURE, Arms, Run, Tuned, train, with_seeds
+from experiments.studies.findings import (
+    Claim,
+    Findings,
+    bullets,
+    compared,
+    strongest,
+    summary_table,
 )
-from experiments.studies.findings import Claim, Findings, note_on_p, strongest, summary_table
-from experiments.summary import of_cells, sample, summarise
-from experiments.tables import Table, markdown_table
+from experiments.summary import sample, summarise
+from experiments.tables import markdown_table
 
 HYPOTHESIS, EXPLORATION = "hypotheses", "exploration"  # the families of comparisons
 OWN_ALPHA = "Do the coordinates need an α of their own?"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FairTest(Study):
+class FairTest(Tuned):
     """The fair test: every arm at its tuned learning rate, on fresh seeds and the test images.
 
     Attributes:
       arms: all of the hypotheses are needed; the others are compared with the full method as well.
       seeds: number of training runs per arm.
       ablation_seeds: number of training runs of the single-signal and leave-one-out arms.
-      tuned: folder of the study tune for the same data set; without it, where it is by default.
     """
 
     name = "verdict"
@@ -61,7 +46,6 @@ class FairTest(Study):
     arms: Arms = FAIR_TEST
     seeds: int = 20
     ablation_seeds: int = 10
-    tuned: Path | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,23 +60,10 @@ class FairTest(Study):
         few = {"ablation_seeds": ablations.nunique()} if len(ablations) else {}
         return {**super().variable_on_record(rows), **few}
 
-    @functools.cached_property
-    def selected(self) -> dict[str, float]:
-        """The learning rate that the study tune selected for each arm."""
-        return dict(read_selections(self.folder_of_tune, self.arms, by="arm").values())
-
     @property
-    def folder_of_tune(self) -> Path:
-        """Where the learning rates are from."""
-        return self.tuned or default_folder("tune", self.dataset)
-
-    def configuration(self) -> dict[str, Any]:
-        """The settings that must stay the same, and the selections that were read."""
-        assert self.selected
-        return {
-            **super().configuration(),
-            "selections": checksum_of_selections(self.folder_of_tune),
-        }
+    def tuned_by(self) -> tuple[str, str, str]:
+        """The study tune on the same data set."""
+        return "tune", self.dataset, "arm"
 
     def cells(self, arm: str, learning_rate: float, workload: Workload | None = None) -> list[Cell]:
         """The training runs of one arm at one learning rate."""
@@ -103,7 +74,7 @@ class FairTest(Study):
         """The learning rate of one side of a hypothesis."""
         if competitor.rate == "published":
             return ARMS[competitor.arm].learning_rate
-        return self.selected[competitor.arm]
+        return self.selected[competitor.arm][1]
 
     def run(self, run: Run, source: str) -> Findings:
         """Trains every arm at its tuned learning rate, and some at the published one."""
@@ -115,13 +86,11 @@ class FairTest(Study):
             side: self.cells(side.arm, self.rate(side))
             for side in (*map(Competitor, self.arms), *order)
         }
-        rows = run(list(dict.fromkeys(cell for cells in plan.values() for cell in cells)))
-        samples = {side: sample(of_cells(rows, cells)) for side, cells in plan.items()}
+        rows, parts = train(run, plan)
+        samples = {side: sample(of_side) for side, of_side in parts.items()}
         found = comparisons.table(self.compare(samples))
         summary = summarise(rows, ["arm", "learning_rate"])
-        table = comparison_table(rows_of(found, family=HYPOTHESIS))
-        explored = rows_of(found, family=EXPLORATION)
-        pairs = zip(HYPOTHESES, rows_of(found, family=HYPOTHESIS), strict=True)
+        table = summary_table(summary)
         report = [
             "The fair test",
             f"{self.epochs} epochs, batches of {self.batch_size}; each arm at the learning rate "
@@ -129,32 +98,16 @@ class FairTest(Study):
             "hypothesis, which is about the published rates; then run on fresh seeds and evaluated "
             "on the test images. Final accuracy after the last epoch, differences paired by seed. "
             f"Data: {source}.",
-            "## Verdict",
-            "\n".join(
-                f"{i}. *{pair.question}* "
-                + sentence(row, treatment=_name(pair.treatment), control=_name(pair.control))
-                for i, (pair, row) in enumerate(pairs, start=1)
-            ),
-            note_on_p(
-                f"the {len(HYPOTHESES)} hypotheses, which were written down before the run",
-                rows_of(found, family=HYPOTHESIS),
-            )
-            + f' "No difference of practical size" means within ±{MARGIN} points by two one-sided '
-            "t-tests.",
-            markdown_table(table),
+            "## Hypotheses",
+            "Written down before the run:",
+            bullets(dict.fromkeys(pair.question for pair in HYPOTHESES)),
+            *compared(found, HYPOTHESIS),
             "## Exploration",
             "The other arms, all tuned: questions that came up afterwards.",
-            *(
-                [
-                    markdown_table(comparison_table(explored)),
-                    note_on_p(f"these {len(explored)}", explored),
-                ]
-                if explored
-                else []
-            ),
+            *compared(found, EXPLORATION),
             "![differences](figure.png)",
             "## Results of every arm",
-            markdown_table(summary_table(summary)),
+            markdown_table(table),
         ]
         figures = {FIGURE: self.figure(found)}
         return Findings(table, summary, found, figures, report, self.claims(found))
@@ -192,13 +145,13 @@ class FairTest(Study):
             self.about_coordinates(of),
             self.about_signals(of[hypotheses.SIGNALS], explored),
         ]
-        rivals = rows_of(found, family=HYPOTHESIS, question=hypotheses.BASELINES)
+        rivals = rows_of(found, family=HYPOTHESIS, question=hypotheses.BASELINE)
         return [
             *(
                 Claim(source, row["question"], said, numbers, row["n"], headline=True)
                 for source, row, said, numbers in claims
             ),
-            strongest(hypotheses.BASELINES, rivals, rows_of(found, family=HYPOTHESIS)),
+            strongest(hypotheses.STRONGEST, rivals, rows_of(found, family=HYPOTHESIS)),
         ]
 
     def about_coordinates(self, of: Mapping[str, Row]) -> tuple[str, Row, str, str]:
@@ -267,28 +220,3 @@ class FairTest(Study):
         axes.legend(frameon=False, fontsize=8, loc="lower right")
         axes.spines[["top", "right"]].set_visible(False)
         return figure
-
-
-def comparison_table(rows: list[Row]) -> Table:
-    """Every comparison with its difference, interval, adjusted p-values and verdict."""
-    table = [["full against", "Δ points", "d_z", "won", "p", "two-sided p", "±", "verdict"]]
-    for row in rows:
-        untuned = " (published rates)" if row["condition"].startswith("published") else ""
-        table.append(
-            [
-                label(row["control"]) + untuned,
-                delta(row).removeprefix("Δ "),
-                f"{row['d_z']:+.2f}",
-                f"{row['share_won']:.0%} of {row['n']}",
-                f"{row['p_greater_holm']:.4f}",
-                f"{row['p_two_sided_holm']:.4f}",
-                f"{row['smallest_margin']:.2f}",
-                row["verdict"],
-            ]
-        )
-    return table
-
-
-def _name(competitor: Competitor) -> str:
-    published = ", published rate" if competitor.rate == "published" else ", tuned"
-    return label(competitor.arm) + published
