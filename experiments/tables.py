@@ -37,8 +37,8 @@ def show(table: Table, console: Console) -> None:
         printed.add_column(name, no_wrap=number == 0, overflow="fold")
     for row in rows:
         printed.add_row(*row)
-    wide = console.options.update(max_width=10_000)
-    width = rich.measure.Measurement.get(console, wide, printed).maximum
-    if console.is_terminal:
-        width = min(width, console.width)
-    console.print(printed, width=width, crop=False)
+    if not console.is_terminal:  # a log is as wide as it needs to be
+        wide = console.options.update(max_width=10_000)
+        needed = rich.measure.Measurement.get(console, wide, printed).maximum
+        console.width = max(console.width, needed)
+    console.print(printed)

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from experiments.configs import Cell, Workload
 from flax import nnx
 from rich.console import Console
 
 from experiments import checkpoints, run
+from experiments.cells import Cell, Workload
 from experiments.data import Dataset
 from experiments.models import MLP
 from experiments.records import Records
