@@ -28,8 +28,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from experiments import figures
-from experiments.configs import ConfigError
+from experiments import plotting
+from experiments.cells import ConfigError
 from experiments.records import MANIFEST, RecordError, circumstances, write_atomically
 
 Preset = Literal["default", "smoke"]
@@ -137,7 +137,7 @@ def write(
     write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     for name, table in tables.items():
         write_atomically(folder / f"{name}.csv", table.to_csv(index=False))
-    figures.save(figure, folder / "figure.png")
+    plotting.save(figure, folder / "figure.png")
     write_atomically(folder / "report.md", report)
 
 

@@ -22,8 +22,7 @@ from rich.progress import Progress
 import neuroplastic_optax as npx
 from benchmarks import harness
 from experiments import models
-from experiments.__main__ import show
-from experiments.report import Table, markdown_table
+from experiments.tables import Table, markdown_table, show
 
 LEARNING_RATE = 1e-3  # its value costs nothing
 FLOAT = 4  # bytes

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 import neuroplastic_optax as npx
-from experiments.report import Table, markdown_table
+from experiments.tables import Table, markdown_table
 
 PAGE = Path(__file__).parents[1] / "docs/coming_from.md"
 MARKERS = re.compile(r"(?<=<!-- step_size -->\n)(.*?)(?=<!-- /step_size -->)", re.DOTALL)

@@ -17,13 +17,11 @@ from rich.progress import Progress
 
 from benchmarks import harness
 from experiments import tasks
-from experiments.__main__ import show
-from experiments.configs import RESNET_WIDTH, ConfigError, Workload
+from experiments.arms import ARMS, colour
+from experiments.cells import RESNET_WIDTH, ConfigError, Workload
 from experiments.data import Dataset
-from experiments.figures import COLOURS
 from experiments.mesh import make_mesh
-from experiments.optimizers import ARMS
-from experiments.report import Table, markdown_table
+from experiments.tables import Table, markdown_table, show
 from experiments.train import Arrays, Program, Task
 
 Model = Literal["mlp", "resnet18"]
@@ -277,11 +275,15 @@ def make_figure(throughput: pd.DataFrame, optimizers: pd.DataFrame) -> Figure:
 
 
 def _draw_throughput(axes: Axes, rows: pd.DataFrame) -> None:
-    for way, colour in WAYS.items():
+    for way, line_colour in WAYS.items():
         of_way = rows[rows["way"] == way]
         if len(of_way):
             axes.plot(
-                of_way["seeds"], of_way["images_per_second"], color=colour, marker="o", label=way
+                of_way["seeds"],
+                of_way["images_per_second"],
+                color=line_colour,
+                marker="o",
+                label=way,
             )
     seeds = sorted(rows["seeds"].unique())
     axes.set(xscale="log", yscale="log", xlabel="seeds", ylabel="images a second, all seeds")
@@ -294,7 +296,7 @@ def _draw_throughput(axes: Axes, rows: pd.DataFrame) -> None:
 def _draw_optimizers(axes: Axes, rows: pd.DataFrame) -> None:
     arms = rows["arm"]
     heights = np.arange(len(arms))[::-1]
-    axes.barh(heights, rows["ratio_to_momentum"], color=[COLOURS[arm] for arm in arms])
+    axes.barh(heights, rows["ratio_to_momentum"], color=[colour(arm) for arm in arms])
     axes.axvline(1, color="0.4", linewidth=0.8)
     axes.set_yticks(heights, [ARMS[arm].label for arm in arms])
     axes.set(xlabel="time of a training step, SGD momentum = 1")

@@ -2,46 +2,40 @@
 
 import argparse
 import contextlib
-import dataclasses
 import functools
+import inspect
 import os
 import shutil
 import sys
 from typing import get_args
 
 import jax
-import rich.table
 import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from experiments import studies, tasks
+from experiments import tasks
+from experiments.cells import ConfigError
 from experiments.checkpoints import CHECKPOINTS
-from experiments.configs import ConfigError, Preset, Study
+from experiments.comparisons import measured, pair, rows_of
 from experiments.data import DataError
 from experiments.mesh import join_processes, make_mesh
 from experiments.records import RecordError, Records
-from experiments.report import Table
 from experiments.run import Runner
-
-# Where things lie or run says nothing about what they are.
-PLACES = ("out", "data_dir", "raw_dir", "mesh", "fsdp", "distributed")
-# May change: every record names its own, and finished runs are kept.
-VARIABLE = ("preset", "arms", "seeds", "ablation_seeds", "budget", "tuned", "baselines")
+from experiments.studies import STUDIES
+from experiments.studies.base import Preset, Study, save
+from experiments.tables import show
 
 
 def main() -> None:
-    """Runs one study; errors that a user can mend end it with one line and exit code 2."""
+    """Runs one study; errors that a user can correct end it with one line and exit code 2."""
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     console = Console()
     try:
         preset = _preset(sys.argv[1:])
         study = tyro.extras.overridable_config_cli(
-            {
-                name: ((config.__doc__ or "").partition("\n")[0], config.at(preset))
-                for name, (config, _) in studies.STUDIES.items()
-            },
+            {name: (explanation(study), study.at(preset)) for name, study in STUDIES.items()},
             prog="python -m experiments",
             description=__doc__,
         )
@@ -54,8 +48,13 @@ def main() -> None:
         Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        console.print("Stopped. The same command goes on from the last checkpoint.")
+        console.print("Stopped. The same command continues with what is on record.")
         sys.exit(130)
+
+
+def explanation(study: type[Study]) -> str:
+    """What a study does, in full: its docstring up to the settings, which the options explain."""
+    return (inspect.getdoc(study) or "").partition("\n\nAttributes:")[0]
 
 
 def _preset(arguments: list[str]) -> Preset:
@@ -69,33 +68,19 @@ def _preset(arguments: list[str]) -> Preset:
 
 def run(study: Study, console: Console) -> None:
     """Runs a study and shows its table."""
-    name, execute = next(
-        (name, function)
-        for name, (config, function) in studies.STUDIES.items()
-        if config is type(study)
-    )
-    folder = study.out or studies.default_folder(name, study.dataset)
-    configuration = {
-        key: value
-        for key, value in dataclasses.asdict(study).items()
-        if key not in (*PLACES, *VARIABLE)
-    }
-    mesh = make_mesh(study.mesh)
+    folder, mesh = study.folder, make_mesh(study.mesh)
     load = functools.partial(tasks.load, data_dir=study.data_dir, raw_dir=study.raw_dir)
-    with Records(folder, name, configuration) as records:
-        table = execute(study, Runner(records, load, console, mesh, fsdp=study.fsdp))
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # nothing is left to go on with
-    show(table, console)
+    with Records(folder, study.name, study.configuration()) as records:
+        runner = Runner(records, load, console, mesh, fsdp=study.fsdp)
+        source = runner.load(study.workload()).source  # first: without data nothing starts
+        findings = study.run(runner, source)
+        save(study, findings, folder)
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # no run is left to continue
+    show(findings.table, console)
+    for row in rows_of(findings.comparisons):
+        where = f", {row['condition']}" if row["condition"] else ""
+        console.print(f"{pair(row)}{where}: {measured(row)}: {row['verdict']}", markup=False)
     console.print(f"Figure, report and records: {escape(str(folder))}", soft_wrap=True)
-
-
-def show(table: Table, console: Console) -> None:
-    """Prints a table with a header row."""
-    header, *rows = table
-    printed = rich.table.Table(*header)
-    for row in rows:
-        printed.add_row(*row)
-    console.print(printed)
 
 
 if __name__ == "__main__":

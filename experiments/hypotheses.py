@@ -1,9 +1,18 @@
-"""The hypotheses of the fair test, written down before it was run."""
+"""The hypotheses of the fair test, written down before it was run, and their questions."""
 
 import dataclasses
 from typing import Literal
 
 Rate = Literal["published", "tuned"]
+
+REPRODUCES = "Does the published comparison reproduce, at the published learning rates?"
+SIGNALS = "Do activity and memory help, at equal bounds and equal tuning?"
+WHICH_COORDINATE = "Does it matter which coordinate gets which coefficient?"
+MORE_THAN_NOISE = "Does α do more than noise of the same mean and variance?"
+MORE_THAN_SIZE = "Does α do more than change the size of the step?"
+MORE_THAN_ONE = "Is the full method better than the same chain with α ≡ 1, both tuned?"
+BASELINE = "Is the full method better than a tuned baseline?"
+STRONGEST = "Is the full method better than the strongest tuned baseline?"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,33 +32,23 @@ class Hypothesis:
     question: str
 
 
-_FULL = Competitor("full")
+def _tuned(control: str, question: str) -> Hypothesis:
+    return Hypothesis(Competitor("full"), Competitor(control), question)
+
 
 HYPOTHESES = (
     Hypothesis(
-        Competitor("full", "published"),
-        Competitor("gradient_only", "published"),
-        "Does the published comparison reproduce, at its own settings?",
+        Competitor("full", "published"), Competitor("gradient_only", "published"), REPRODUCES
     ),
-    Hypothesis(
-        _FULL,
-        Competitor("gradient_only_wide"),
-        "Do activity and memory help at equal bounds and equal tuning?",
-    ),
-    Hypothesis(
-        _FULL, Competitor("permuted"), "Does it matter which coordinate gets which coefficient?"
-    ),
-    Hypothesis(
-        _FULL, Competitor("random"), "Does α do more than noise of the same mean and variance?"
-    ),
-    Hypothesis(
-        _FULL, Competitor("norm_matched"), "Does α do more than change the size of the step?"
-    ),
+    _tuned("gradient_only_wide", SIGNALS),
+    _tuned("permuted", WHICH_COORDINATE),
+    _tuned("random", MORE_THAN_NOISE),
+    _tuned("norm_matched", MORE_THAN_SIZE),
+    _tuned("sgd", BASELINE),
+    _tuned("sgd_homeostasis", MORE_THAN_ONE),
     *(
-        Hypothesis(_FULL, Competitor(arm), "Is the full method better than a tuned baseline?")
+        _tuned(arm, BASELINE)
         for arm in (
-            "sgd",
-            "sgd_homeostasis",
             "momentum",
             "momentum_homeostasis",
             "adam",

@@ -17,8 +17,8 @@ from typing import Any
 import jax
 import pandas as pd
 
-from experiments.configs import Cell, Workload
-from experiments.optimizers import ARMS
+from experiments.arms import ARMS
+from experiments.cells import Cell, Workload
 
 Row = dict[str, str | int | float | bool]  # of the table of runs: a cell and an epoch
 

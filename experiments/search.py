@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from experiments.configs import FIRST_LEARNING_RATES
+FIRST_LEARNING_RATES = 5
 
 MOST_LEARNING_RATES = 13  # six decades; an arm that is still improving there has no best one
 

@@ -2,14 +2,13 @@
 
 Treatment and control share their seeds, so every statistic is one of the differences
 `d_i = treatment_i - control_i`, in percentage points. `paired_comparison` measures them, `holm`
-adjusts the p-values of a family of hypotheses, `verdict` and `sentence` put the outcome in words.
+adjusts the p-values of a family of hypotheses; `experiments.comparisons` names what they show.
 
 Differences are counted in steps of 1e-9 points, far below what an accuracy can resolve. Whole
 numbers add up exactly, so that ties stay ties and equal differences have variance zero.
 """
 
 import dataclasses
-import enum
 import math
 
 import numpy as np
@@ -27,21 +26,6 @@ _FEWEST_RESAMPLES = 99  # with fewer, all bootstrap means can fall on one side: 
 
 
 @dataclasses.dataclass(frozen=True)
-class _Summary:
-    """Mean and spread of one arm.
-
-    Attributes:
-        mean: Arithmetic mean.
-        sd: Standard deviation with `n - 1` in the denominator; nan for a single value.
-        n: Number of values.
-    """
-
-    mean: float
-    sd: float
-    n: int
-
-
-@dataclasses.dataclass(frozen=True)
 class PairedComparison:
     """The paired differences treatment - control, in percentage points, and their tests.
 
@@ -53,12 +37,14 @@ class PairedComparison:
             and the mean itself where all differences are equal.
         interval_high: Upper end of it.
         confidence: Confidence level of the interval.
-        cohen_dz: `mean / sd`; 0 or ±inf where all differences are equal, nan for one seed.
+        d_z: `mean / sd`; 0 or ±inf where all differences are equal, nan for one seed.
         share_won: Share of the seeds on which the treatment is higher; ties count half.
-        p_value: One-sided sign-flip p-value; small where the treatment is higher.
+        p_greater: One-sided sign-flip p-value; small where the treatment is higher.
         p_two_sided: Twice the smaller of the two one-sided sign-flip p-values, at most 1.
         exact: Whether the sign-flip test went through all sign vectors.
         margin: Largest difference of no practical size.
+        smallest_margin: The smallest margin at which the two one-sided tests would show equivalence
+            at the level ALPHA; inf where no margin would do.
         p_equivalence: p-value of the two one-sided tests against ±margin; small where the mean
             difference lies inside.
     """
@@ -69,26 +55,18 @@ class PairedComparison:
     interval_low: float
     interval_high: float
     confidence: float
-    cohen_dz: float
+    d_z: float
     share_won: float
-    p_value: float
+    p_greater: float
     p_two_sided: float
     exact: bool
     margin: float
+    smallest_margin: float
     p_equivalence: float
 
     def equivalent(self, alpha: float = ALPHA) -> bool:
         """Whether the `1 - 2 alpha` t-interval of the mean lies within ±margin."""
         return self.p_equivalence <= alpha
-
-
-class Verdict(enum.StrEnum):
-    """What a comparison shows."""
-
-    NO_PRACTICAL_DIFFERENCE = "no difference of practical size"
-    BETTER = "better"
-    WORSE = "worse"
-    NOT_SHOWN = "not shown"
 
 
 def smallest_p(n: int) -> float:
@@ -147,7 +125,7 @@ def paired_comparison(
 
     Example:
         >>> comparison = paired_comparison([97.5, 97.9, 97.6], [97.1, 97.3, 97.4])
-        >>> round(comparison.mean, 6), comparison.p_value, comparison.exact
+        >>> round(comparison.mean, 6), comparison.p_greater, comparison.exact
         (0.4, 0.125, True)
 
     References:
@@ -164,25 +142,26 @@ def paired_comparison(
         raise ValueError(f"resamples must be at least {_FEWEST_RESAMPLES}, got {resamples}")
 
     steps = _difference_in_steps(treatment, control)
-    in_steps = _summary(steps)
-    difference = _Summary(in_steps.mean / _STEPS, in_steps.sd / _STEPS, in_steps.n)
-    exact = 2**difference.n <= max(_EXACT_SIGN_VECTORS, resamples)
-    p_value, p_two_sided = _sign_flip_test(steps, math.inf if exact else resamples, seed)
+    n, mean = steps.size, float(np.mean(steps)) / _STEPS
+    sd = float(np.std(steps, ddof=1)) / _STEPS if n > 1 else math.nan
+    exact = 2**n <= max(_EXACT_SIGN_VECTORS, resamples)
+    p_greater, p_two_sided = _sign_flip_test(steps, math.inf if exact else resamples, seed)
     low, high = _bca_interval(steps, confidence, resamples, seed)
     return PairedComparison(
-        n=difference.n,
-        mean=difference.mean,
-        sd=difference.sd,
+        n=n,
+        mean=mean,
+        sd=sd,
         interval_low=low / _STEPS,
         interval_high=high / _STEPS,
         confidence=confidence,
-        cohen_dz=_cohen_dz(difference),
+        d_z=_d_z(mean, sd),
         share_won=float(np.mean((1 + np.sign(steps)) / 2)),
-        p_value=p_value,
+        p_greater=p_greater,
         p_two_sided=p_two_sided,
         exact=exact,
         margin=margin,
-        p_equivalence=_p_equivalence(difference, margin),
+        smallest_margin=_smallest_margin(n, mean, sd),
+        p_equivalence=_p_equivalence(n, mean, sd, margin),
     )
 
 
@@ -220,74 +199,6 @@ def holm(p_values: npt.ArrayLike) -> FloatArray:
     return adjusted
 
 
-def verdict(comparison: PairedComparison, adjusted_p: float, *, alpha: float = ALPHA) -> Verdict:
-    """Names what a comparison shows about the hypothesis that the treatment is higher.
-
-    In this order: a difference that the two one-sided tests place inside ±margin is of no practical
-    size, be it significant or not; the treatment is better where `adjusted_p <= alpha`; it is worse
-    where the two-sided p-value, not adjusted, is at most `alpha` and the interval lies below zero;
-    otherwise nothing is shown.
-
-    Args:
-        comparison: The comparison.
-        adjusted_p: Its one-sided p-value, adjusted for the family of hypotheses.
-        alpha: Significance level of each test.
-
-    Returns:
-        The verdict.
-
-    Raises:
-        ValueError: The adjusted p-value is not between 0 and 1.
-
-    Example:
-        >>> str(verdict(paired_comparison([97.5, 97.9], [97.1, 97.3]), 0.25))
-        'not shown'
-    """
-    if not 0 <= adjusted_p <= 1:
-        raise ValueError(f"adjusted_p must lie between 0 and 1, got {adjusted_p}")
-    if comparison.equivalent(alpha):
-        return Verdict.NO_PRACTICAL_DIFFERENCE
-    if adjusted_p <= alpha:
-        return Verdict.BETTER
-    if _shown_lower(comparison, alpha):
-        return Verdict.WORSE
-    return Verdict.NOT_SHOWN
-
-
-def sentence(
-    name_treatment: str,
-    name_control: str,
-    comparison: PairedComparison,
-    adjusted_p: float,
-    *,
-    alpha: float = ALPHA,
-) -> str:
-    """Says in one sentence what a comparison shows, what it does not, and by which numbers.
-
-    Args:
-        name_treatment: Name of the treatment, to begin a sentence with.
-        name_control: Name of the control.
-        comparison: The comparison.
-        adjusted_p: Its one-sided p-value, adjusted for the family of hypotheses.
-        alpha: Significance level of each test.
-
-    Returns:
-        The sentence.
-
-    Raises:
-        ValueError: The adjusted p-value is not between 0 and 1.
-
-    Example:
-        >>> comparison = paired_comparison([97.5, 97.9], [97.1, 97.3])
-        >>> print(sentence("A", "B", comparison, 0.25))  # doctest: +NORMALIZE_WHITESPACE
-        It is not shown that A is better than B, nor that they differ by less than 0.2 points, and
-        with 2 seeds p cannot fall below 0.25, which settles nothing: mean difference +0.50 points,
-        95% interval +0.40 to +0.60, adjusted p = 0.25, 100% of 2 seeds won.
-    """
-    conclusion = _conclusion(name_treatment, name_control, comparison, adjusted_p, alpha)
-    return f"{conclusion}: {_evidence(comparison, adjusted_p)}."
-
-
 def _vector(name: str, values: npt.ArrayLike) -> FloatArray:
     vector = np.asarray(values, dtype=np.float64)
     if vector.ndim != 1 or vector.size == 0:
@@ -306,11 +217,6 @@ def _difference_in_steps(treatment: npt.ArrayLike, control: npt.ArrayLike) -> Fl
             f"treatment and control must share their seeds, got {treated.size} and {controls.size}"
         )
     return np.rint((treated - controls) * _STEPS)
-
-
-def _summary(vector: FloatArray) -> _Summary:
-    sd = float(np.std(vector, ddof=1)) if vector.size > 1 else math.nan
-    return _Summary(float(np.mean(vector)), sd, vector.size)
 
 
 def _sign_flip_test(steps: FloatArray, resamples: float, seed: int) -> tuple[float, float]:
@@ -346,79 +252,20 @@ def _bca_interval(
     return float(interval.low), float(interval.high)
 
 
-def _cohen_dz(difference: _Summary) -> float:
-    if difference.sd == 0:
-        return math.copysign(math.inf, difference.mean) if difference.mean else 0.0
-    return difference.mean / difference.sd
+def _d_z(mean: float, sd: float) -> float:
+    if sd == 0:
+        return math.copysign(math.inf, mean) if mean else 0.0
+    return mean / sd
 
 
-def _p_equivalence(difference: _Summary, margin: float) -> float:
-    room = margin - abs(difference.mean)
-    if not difference.sd > 0:
-        return smallest_p(difference.n) if room > 0 else 1.0
-    standard_error = difference.sd / math.sqrt(difference.n)
-    return float(stats.t.sf(room / standard_error, difference.n - 1))
+def _p_equivalence(n: int, mean: float, sd: float, margin: float) -> float:
+    room = margin - abs(mean)
+    if not sd > 0:
+        return smallest_p(n) if room > 0 else 1.0
+    return float(stats.t.sf(room / (sd / math.sqrt(n)), n - 1))
 
 
-def _shown_lower(comparison: PairedComparison, alpha: float) -> bool:
-    return comparison.p_two_sided <= alpha and comparison.interval_high < 0
-
-
-def _conclusion(
-    treatment: str, control: str, comparison: PairedComparison, adjusted_p: float, alpha: float
-) -> str:
-    unsupported = (
-        f"(two-sided p {_p(comparison.p_two_sided)}, not adjusted), "
-        "and the hypothesis that it is better is not supported"
-    )
-    match verdict(comparison, adjusted_p, alpha=alpha):
-        case Verdict.BETTER:
-            return f"{treatment} is better than {control}"
-        case Verdict.WORSE:
-            return f"{treatment} is worse than {control} {unsupported}"
-        case Verdict.NOT_SHOWN:
-            return (
-                f"It is not shown that {treatment} is better than {control}, nor that they differ "
-                f"by less than {comparison.margin:g} points{_too_few(comparison.n, alpha)}"
-            )
-        case Verdict.NO_PRACTICAL_DIFFERENCE:
-            no_difference = (
-                f"{Verdict.NO_PRACTICAL_DIFFERENCE} (within ±{comparison.margin:g} points, "
-                f"equivalence p {_p(comparison.p_equivalence)})"
-            )
-            size = f"by {abs(comparison.mean):.2f} points"
-            if adjusted_p <= alpha:
-                return f"{treatment} is higher than {control} {size}, but there is {no_difference}"
-            if _shown_lower(comparison, alpha):
-                return (
-                    f"{treatment} is lower than {control} {size} {unsupported}, "
-                    f"but there is {no_difference}"
-                )
-            return f"{treatment} and {control} show {no_difference}"
-
-
-def _too_few(n: int, alpha: float) -> str:
-    if smallest_p(n) <= alpha:
-        return ""
-    return f", and with {_seeds(n)} p cannot fall below {smallest_p(n):g}, which settles nothing"
-
-
-def _evidence(comparison: PairedComparison, adjusted_p: float) -> str:
-    interval = (
-        "no interval"
-        if math.isnan(comparison.interval_low)
-        else f"{100 * comparison.confidence:g}% interval "
-        f"{comparison.interval_low:+z.2f} to {comparison.interval_high:+z.2f}"
-    )
-    return (
-        f"mean difference {comparison.mean:+z.2f} points, {interval}, adjusted p {_p(adjusted_p)}, "
-        f"{100 * comparison.share_won:.3g}% of {_seeds(comparison.n)} won"
-    )
-
-
-def _p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"= {p:.3g}"
-
-
-def _seeds(n: int) -> str:
-    return "1 seed" if n == 1 else f"{n} seeds"
+def _smallest_margin(n: int, mean: float, sd: float) -> float:
+    if not sd > 0:
+        return abs(mean) if smallest_p(n) <= ALPHA else math.inf
+    return abs(mean) + float(stats.t.ppf(1 - ALPHA, n - 1)) * sd / math.sqrt(n)

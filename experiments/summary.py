@@ -1,10 +1,13 @@
 """Tables over seeds, from the records."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 
+from experiments.cells import Cell
+from experiments.comparisons import Sample
 from experiments.records import CELL_COLUMNS
-from experiments.statistics import PairedComparison, paired_comparison
 
 MEASURED = ["epoch", "test_accuracy", "test_loss", "train_loss", "seconds"]
 
@@ -17,8 +20,9 @@ def summarise(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
       by: columns that make a group, such as ``["arm", "learning_rate"]``.
 
     Returns:
-      A row a group, in order of appearance: accuracies in percent, ``*_sd`` with n − 1 (NaN for one
-      seed), ``diverged`` the number of seeds that did, ``diverged_epoch`` the first epoch of one.
+      One row per group, in order of appearance: accuracies in percent, ``*_sd`` with n − 1 (NaN
+      for one seed), ``diverged`` the number of seeds that did, ``diverged_epoch`` the first epoch
+      of one.
     """
     cells = per_cell(rows)
     groups = cells.groupby(by, sort=False)
@@ -33,7 +37,7 @@ def summarise(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 
 def per_cell(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell: final and best accuracy in percent, final losses, seconds, divergence.
+    """One row per cell: final and best accuracy in percent, final losses, seconds, divergence.
 
     The best accuracy is over all epochs; picking it uses the evaluated images. A loss that is not a
     number counts as infinite, so that no mean leaves it out. A cell has diverged in the first epoch
@@ -60,7 +64,14 @@ def per_cell(rows: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def compare_arms(rows: pd.DataFrame, treatment: str, control: str) -> PairedComparison:
-    """Final accuracies of two arms, each on one workload at one learning rate, paired by seed."""
-    by_seed = per_cell(rows).pivot(index="seed", columns="arm", values="final_accuracy")
-    return paired_comparison(by_seed[treatment].to_numpy(), by_seed[control].to_numpy())
+def of_cells(rows: pd.DataFrame, cells: Iterable[Cell]) -> pd.DataFrame:
+    """The rows of some of the cells, in the order of the cells and their epochs."""
+    wanted = pd.DataFrame([cell.fields() for cell in cells], columns=CELL_COLUMNS)
+    return wanted.merge(rows, on=CELL_COLUMNS, how="inner")
+
+
+def sample(rows: pd.DataFrame, column: str = "final_accuracy") -> Sample:
+    """One result per seed, from the rows of one arm on one workload at one learning rate."""
+    cells = per_cell(rows)
+    ((arm, learning_rate),) = cells[["arm", "learning_rate"]].drop_duplicates().to_numpy()
+    return Sample(str(arm), float(learning_rate), cells.set_index("seed")[column])

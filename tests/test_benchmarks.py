@@ -20,11 +20,11 @@ from rich.console import Console
 
 from benchmarks import harness, step, train
 from experiments import results
-from experiments.configs import ConfigError
+from experiments.cells import ConfigError
 from experiments.mesh import make_mesh
 from experiments.models import ResNet
 from experiments.records import RecordError
-from experiments.report import markdown_table
+from experiments.tables import markdown_table
 
 PARAMETERS = {"mlp": 269_322, "resnet18": 11_173_962, "transformer": 99_998_208}
 

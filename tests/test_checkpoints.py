@@ -14,8 +14,9 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from experiments import checkpoints
+from experiments.arms import ARMS
 from experiments.checkpoints import Checkpoint, CheckpointError
-from experiments.optimizers import ARMS, Training
+from experiments.optimizers import Training
 from experiments.records import RecordError
 from experiments.train import CellState
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.configs import Accuracy, Workload
+from experiments.arms import ARMS
+from experiments.cells import Workload
 from experiments.data import Dataset
 from experiments.mesh import make_mesh
 from experiments.models import ResidualBlock, ResNet
-from experiments.optimizers import ARMS
+from experiments.studies.accuracy import Accuracy
 from experiments.tasks import CIFAR10_MEAN, CIFAR10_STD, make_task, random_crop, random_flip
 from experiments.train import Arrays, Program, Task
 

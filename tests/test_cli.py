@@ -1,7 +1,7 @@
 """The command line: ``python -m experiments``."""
 
 import dataclasses
-import io
+import inspect
 import json
 import os
 import re
@@ -13,13 +13,14 @@ from pathlib import Path
 import jax
 import pandas as pd
 import pytest
-from rich.console import Console
 
 from experiments import __main__ as command_line
-from experiments.configs import LowData, Optimizers, Study
+from experiments.arms import ARMS
 from experiments.data import DATASETS
-from experiments.optimizers import ARMS
 from experiments.studies import STUDIES
+from experiments.studies.base import Study
+from experiments.studies.low_data import LowData
+from experiments.studies.optimizers import Optimizers
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -58,7 +59,7 @@ class TestHelp:
     def test_names_every_study_with_its_purpose(self, answer: Answer):
         code, text = answer("--help")
         assert code == 0
-        for name, (config, _) in STUDIES.items():
+        for name, config in STUDIES.items():
             purpose = config.__doc__.split("\n")[0].rstrip(".")
             assert f"{name} {purpose}" in text
 
@@ -66,9 +67,19 @@ class TestHelp:
     def test_explains_every_option(self, name: str, answer: Answer):
         code, text = answer(name, "--help")
         assert code == 0
-        for field, explanation in explanations(STUDIES[name][0]).items():
+        for field, explanation in explanations(STUDIES[name]).items():
             option = f"--{field.replace('_', '-')}"
             assert re.search(rf"{option}[ ,].{{0,80}}{re.escape(explanation[:30])}", text), option
+
+    @pytest.mark.parametrize("name", STUDIES)
+    def test_explains_the_study_in_full(self, name: str, answer: Answer):
+        _, text = answer(name, "--help")
+        explanation = inspect.getdoc(STUDIES[name]).partition("Attributes:")[0]
+        assert " ".join(explanation.split()) in text
+
+    def test_lists_the_arms(self, answer: Answer):
+        _, text = answer("accuracy", "--help")
+        assert "--arms {" + ",".join(ARMS) + "}" in text
 
 
 class TestPreset:
@@ -124,6 +135,7 @@ class TestRefusals:
         assert code == 2
         assert all(words in text for words in said), text
         assert "Traceback" not in text
+        assert "elapsed" not in text, "no progress bar of what cannot begin"
 
     @pytest.mark.parametrize("name", ["out", "[bold]", "[/red]", "a b"])
     def test_of_a_folder_that_cannot_be_used_names_it(
@@ -140,7 +152,7 @@ class TestRefusals:
         answer("accuracy", "--seeds", "0")
         assert list(tmp_path.iterdir()) == []
 
-    def test_an_interruption_says_that_the_same_command_goes_on(
+    def test_an_interruption_says_that_the_same_command_continues(
         self, answer: Answer, monkeypatch: pytest.MonkeyPatch
     ):
         def interrupt(*_: object) -> None:
@@ -149,15 +161,7 @@ class TestRefusals:
         monkeypatch.setattr(command_line, "run", interrupt)
         code, text = answer("accuracy")
         assert code == 130
-        assert "same command goes on" in text
-
-
-class TestTable:
-    def test_is_shown_whole(self):
-        shown = io.StringIO()
-        table = [["arm", "final %"], ["NeuroPlastic (full)", "97.10 ± 0.20"], ["SGD", ""]]
-        command_line.show(table, Console(file=shown, width=80))
-        assert all(cell in shown.getvalue() for row in table for cell in row)
+        assert "same command continues with what is on record" in text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,6 +217,7 @@ class TestRun:
         left = {path.relative_to(finished.folder) for path in finished.folder.rglob("*")}
         out = finished.out.relative_to(finished.folder)
         names = ("runs.csv", "manifest.json", "summary.csv", "figure.png", "report.md", ".lock")
+        names += ("comparisons.csv", "claims.csv")
         assert left == {Path("results"), Path("tmp"), out, *(out / name for name in names)}
 
     def test_shows_the_result_that_it_records(self, finished: Run):

@@ -8,7 +8,6 @@ import pytest
 
 import neuroplastic_optax as npx
 from experiments import controls
-from experiments.optimizers import ABLATIONS, ARMS, PLASTIC, Training
 
 SHAPES = {"kernel": (40, 50), "bias": (30,)}
 
@@ -85,43 +84,3 @@ def test_norm_matched_has_the_full_methods_norm_and_the_gradients_direction():
             jnp.linalg.norm(updates[leaf]), jnp.linalg.norm(full[leaf]), 1e-5
         )
         assert np.ptp(alpha(updates, g)[leaf]) < 1e-4
-
-
-@pytest.mark.parametrize("name", ARMS)
-def test_every_arm_descends_and_takes_a_traced_learning_rate(name):
-    training = Training(steps_per_epoch=10, epochs=3)
-    shapes = {"blocks/0/kernel": (3, 3, 1, 4), "blocks/1/kernel": (4, 6), "head/kernel": (6, 2)}
-    start = {name: jnp.ones(shape) for name, shape in shapes.items()}  # a leaf for every scope
-
-    @jax.jit
-    def train(learning_rate):
-        optimizer = ARMS[name].make(learning_rate, training)
-        params = start
-        state = optimizer.init(params)
-
-        def step(carry, _):
-            params, state = carry
-            updates, state = optimizer.update(params, state, params)
-            return (optax.apply_updates(params, updates), state), None
-
-        (params, _), _ = jax.lax.scan(step, (params, state), None, length=20)
-        return optax.tree.norm(params)
-
-    assert train(ARMS[name].learning_rate) < optax.tree.norm(start)
-
-
-@pytest.mark.parametrize("name", PLASTIC)
-def test_plastic_arms_keep_diagnostics(name):
-    optimizer = ARMS[name].make(0.1, Training(10, 1, diagnostics="per_leaf"))
-
-    def measured(g):
-        return npx.diagnostics(optimizer.update(g, optimizer.init(g), g)[1], g)
-
-    assert "alpha_mean/kernel" in jax.eval_shape(measured, gradients())
-
-
-def test_ablations_weigh_the_signals_that_are_left_to_a_sum_of_one():
-    for name in ABLATIONS:
-        weights = {k: v for k, v in ARMS[name].make.keywords.items() if k.endswith("_weight")}
-        assert len(weights) == 3
-        assert sum(weights.values()) == pytest.approx(1.0)

@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.optimizers import ARMS
+from experiments.arms import ARMS
 from tests.study_process import StudyProcess, limit_files, watch, write_images
 
 REPOSITORY = Path(__file__).parent.parent

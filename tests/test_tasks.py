@@ -10,11 +10,11 @@ import pytest
 from flax import nnx
 
 from experiments import tasks
-from experiments.configs import Workload
+from experiments.arms import ARMS
+from experiments.cells import Workload
 from experiments.data import DataError, Dataset, subset, validation_split, with_label_noise
 from experiments.mesh import make_mesh
 from experiments.models import Transformer
-from experiments.optimizers import ARMS
 from experiments.train import Arrays, Program
 
 LABELS = np.repeat(np.arange(10), 6).astype(np.int32)

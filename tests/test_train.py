@@ -14,9 +14,10 @@ from flax import nnx
 
 import neuroplastic_optax as npx
 from experiments import train
-from experiments.figures import histogram_columns
+from experiments.arms import ARMS
 from experiments.mesh import make_mesh
-from experiments.optimizers import ARMS, Factory, Training
+from experiments.optimizers import Factory, Training
+from experiments.studies.dynamics import histogram_columns
 from experiments.train import NORMS, Arrays, CellState, Program, Task
 
 IMAGES, TEST_IMAGES, BATCH, EPOCHS = 70, 50, 16, 2

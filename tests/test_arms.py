@@ -4,12 +4,14 @@ from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
+import matplotlib.colors
 import numpy as np
 import optax
 import pytest
 
 import neuroplastic_optax as npx
-from experiments.optimizers import ARMS, DESIGN_SPACE, PLASTIC, SELECTION, Training
+from experiments.arms import ABLATIONS, ARMS, colour, with_role
+from experiments.optimizers import Training
 from experiments.train import NORMS
 from neuroplastic_optax.monitoring import STATISTICS
 
@@ -61,6 +63,19 @@ class TestRegistry:
 
     def test_the_published_method_runs_at_its_published_learning_rate(self):
         assert ARMS["full"].learning_rate == ARMS["gradient_only"].learning_rate == 0.1
+
+    def test_a_variant_names_an_arm_as_its_family(self):
+        families = {arm.family for arm in ARMS.values() if arm.family}
+        assert all(not ARMS[ARMS[family].family or family].family for family in families)
+
+    @every_arm
+    def test_gives_every_arm_a_colour_its_own_or_its_family_s(self, name: str):
+        assert matplotlib.colors.is_color_like(colour(name))
+        assert ARMS[name].colour or colour(name) == colour(ARMS[name].family)
+
+    def test_colours_tell_the_arms_of_the_paper_s_figure_apart(self):
+        arms = ("full", "gradient_only", "sgd", "sgd_homeostasis", "momentum", "adam", "adamw")
+        assert len({colour(arm) for arm in (*arms, "rmsprop")}) == 8
 
     @pytest.mark.parametrize("field", ["name", "label", "learning_rate"])
     def test_cannot_be_changed(self, field: str):
@@ -165,7 +180,7 @@ class TestWhatAProgramReliesOn:
 
     @every_arm
     def test_diagnostics_are_kept_where_there_are_any_and_they_are_asked_for(self, name: str):
-        kept = (set(STATISTICS) if name in PLASTIC else set()) | (
+        kept = (set(STATISTICS) if ARMS[name].has_alpha else set()) | (
             set() if name in WITHOUT_HOMEOSTASIS else set(NORMS)
         )
         measured = self.kept(name, diagnostics=True)
@@ -195,29 +210,11 @@ class TestWhatAProgramReliesOn:
         return ARMS[name].make(rate, Training(3, 4, diagnostics=diagnostics, seed=seed))
 
 
-class TestSelection:
-    def test_gives_every_family_thirty_six_trials(self):
-        for family, trials in SELECTION.items():
-            assert family in trials
-            assert sum(len(set(rates)) for rates in trials.values()) == 36
-
-    def test_holds_the_published_grid(self):
-        configurations = {ARMS[arm].describe() for arm in SELECTION["full"]}
-        assert len(configurations) == 9
-        assert {rate for rates in SELECTION["full"].values() for rate in rates} == {
-            0.1,
-            0.05,
-            0.03,
-            0.01,
-        }
-
-
 class TestDesignSpace:
     def test_names_a_base_without_plasticity_for_every_variant(self):
-        for base, variants in DESIGN_SPACE.items():
-            assert base not in PLASTIC
-            scoped = {arm for arm in variants if "scope" in ARMS[arm].describe()}
-            assert set(variants) - set(PLASTIC) == scoped
+        for name in with_role("design space"):
+            assert not ARMS[ARMS[name].family].has_alpha
+            assert ARMS[name].has_alpha == ("scope" not in ARMS[name].settings)
 
     @pytest.mark.parametrize(
         ("arm", "phase"),
@@ -243,3 +240,55 @@ class TestDesignSpace:
         differs = [not np.allclose(a, b, rtol=1e-6) for a, b in zip(base, variant, strict=True)]
         assert differs.index(True) == first
         assert differs == [first <= step < {0: 3, 3: 6, 6: 10}[first] for step in range(10)]
+
+
+def leaves() -> dict[str, jax.Array]:
+    """Heavy-tailed, so that α reaches its bounds from both sides."""
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": (40, 50), "bias": (30,)}
+    return {
+        name: jnp.asarray(
+            rng.standard_normal(shape) * np.exp(2 * rng.standard_normal(shape)), jnp.float32
+        )
+        for name, shape in shapes.items()
+    }
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_every_arm_descends_and_takes_a_traced_learning_rate(name):
+    training = Training(steps_per_epoch=10, epochs=3)
+    shapes = {"blocks/0/kernel": (3, 3, 1, 4), "blocks/1/kernel": (4, 6), "head/kernel": (6, 2)}
+    start = {name: jnp.ones(shape) for name, shape in shapes.items()}  # a leaf for every scope
+
+    @jax.jit
+    def train(learning_rate):
+        optimizer = ARMS[name].make(learning_rate, training)
+        params = start
+        state = optimizer.init(params)
+
+        def step(carry, _):
+            params, state = carry
+            updates, state = optimizer.update(params, state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        (params, _), _ = jax.lax.scan(step, (params, state), None, length=20)
+        return optax.tree.norm(params)
+
+    assert train(ARMS[name].learning_rate) < optax.tree.norm(start)
+
+
+@pytest.mark.parametrize("name", [name for name, arm in ARMS.items() if arm.has_alpha])
+def test_plastic_arms_keep_diagnostics(name):
+    optimizer = ARMS[name].make(0.1, Training(10, 1, diagnostics="per_leaf"))
+
+    def measured(g):
+        return npx.diagnostics(optimizer.update(g, optimizer.init(g), g)[1], g)
+
+    assert "alpha_mean/kernel" in jax.eval_shape(measured, leaves())
+
+
+def test_ablations_weigh_the_signals_that_are_left_to_a_sum_of_one():
+    for name in ABLATIONS:
+        weights = {k: v for k, v in ARMS[name].settings.items() if k.endswith("_weight")}
+        assert len(weights) == 3
+        assert sum(weights.values()) == pytest.approx(1.0)

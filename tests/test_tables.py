@@ -1,17 +1,19 @@
-"""Reports: every number in them comes from the records."""
+"""Tables for readers: every number in them comes from the records."""
 
+import io
 import math
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
-from experiments import reference
-from experiments.configs import Cell, Workload
-from experiments.optimizers import ARMS
-from experiments.report import accuracy_report, markdown_table, mean_and_sd, summary_table
+from experiments.arms import ARMS
+from experiments.cells import Cell, Workload
+from experiments.studies.findings import summary_table
 from experiments.summary import summarise
+from experiments.tables import markdown_table, mean_and_sd, show
 
 
 def rows_of(seed: int, *, dataset: str = "mnist", epochs: int = 7, seeds: int = 3) -> pd.DataFrame:
@@ -109,66 +111,24 @@ class TestSummaryTable:
         assert "±" not in str(table_of(rows_of(0, seeds=1)))
 
 
-class TestAccuracyReport:
-    def test_holds_the_table_and_the_figure(self):
-        rows = rows_of(0)
-        table = table_of(rows)
-        text = accuracy_report(rows, table, None, "IDX files")
-        assert tables_in(text) == [table]
-        assert "](figure.png)" in text
-        assert text.startswith("# ")
-        assert text.endswith("\n")
-
-    @pytest.mark.parametrize(
-        ("dataset", "epochs", "seeds", "title"),
-        [("mnist", 7, 3, "MNIST"), ("fashion_mnist", 2, 5, "Fashion-MNIST")],
+class TestShownTable:
+    TABLE = (
+        ["arm", "rate", "final %", "best %", "final loss", "seeds", "s/seed"],
+        ["SGD + homeostasis (α ≡ 1)", "0.1", *["97.10 ± 0.20"] * 2, "0.1234 ± 0.0012", "5", "1.0"],
     )
-    def test_says_what_was_run(self, dataset: str, epochs: int, seeds: int, title: str):
-        rows = rows_of(0, dataset=dataset, epochs=epochs, seeds=seeds)
-        text = accuracy_report(rows, table_of(rows), None, "a source of its own")
-        assert text.splitlines()[0].endswith(f": {title}")
-        assert f"{epochs} epochs" in text
-        assert "batches of 33" in text
-        assert f"{seeds} seeds" in text
-        assert "a source of its own" in text
 
-    def test_compares_with_the_published_implementation_after_ten_epochs(self):
-        rows = rows_of(0, dataset="mnist", epochs=10, seeds=3)
-        published = reference.load("mnist")
-        text = accuracy_report(rows, table_of(rows), published, "IDX files")
-        ours, theirs = (
-            100 * frame.query("arm == 'full' and epoch == 10")["test_accuracy"].mean()
-            for frame in (rows, published)
-        )
-        assert f"{ours:.2f}% here" in text
-        assert f"{theirs:.2f}% there" in text
-        assert f"{ours - theirs:+.2f} points apart" in text
+    def shown(self, *, terminal: bool) -> str:
+        stream = io.StringIO()
+        show([*self.TABLE], Console(file=stream, width=80, force_terminal=terminal))
+        return re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())
 
-    def test_says_how_the_first_arm_compares_with_the_others_by_seed(self):
-        rows = rows_of(0, seeds=4)
-        last = (
-            100 * rows[rows["epoch"] == rows["epochs"]].set_index(["arm", "seed"])["test_accuracy"]
-        )
-        text = accuracy_report(rows, table_of(rows), None, "IDX files")
-        (line,) = (line for line in text.splitlines() if line.startswith("- "))
-        assert "NeuroPlastic (full)" in line
-        assert "Adam" in line
-        assert f"mean difference {(last['full'] - last['adam']).mean():+.2f} points" in line
+    def test_on_eighty_columns_keeps_the_names_of_arms_whole_and_loses_no_digit(self):
+        text = self.shown(terminal=True)
+        assert max(map(len, text.splitlines())) <= 80
+        assert "SGD + homeostasis (α ≡ 1)" in text
+        assert "…" not in text
+        assert re.sub(r"[^0-9.]", "", text).count("97.10") == 2
 
-    def test_compares_nothing_where_there_is_nothing_to_compare(self):
-        rows = rows_of(0, seeds=3)
-        for of_one in (rows[rows["seed"] == 0], rows[rows["arm"] == "adam"]):
-            text = accuracy_report(of_one, table_of(of_one), None, "IDX files")
-            assert "sign flips" not in text
-
-    def test_has_no_number_that_is_not_in_the_records(self):
-        """Two reports of other rows differ in every number of their tables but the settings."""
-        one, other = (rows_of(seed) for seed in (0, 1))
-        tables = [
-            tables_in(accuracy_report(rows, table_of(rows), None, "IDX files"))[0]
-            for rows in (one, other)
-        ]
-        header = tables[0][0]
-        for first, second in zip(tables[0][1:], tables[1][1:], strict=True):
-            same = {name for name, a, b in zip(header, first, second, strict=True) if a == b}
-            assert same <= {"arm", "rate", "seeds", "s/seed"}
+    def test_in_a_log_is_as_wide_as_it_needs_to_be(self):
+        text = self.shown(terminal=False)
+        assert all(cell in text for row in self.TABLE for cell in row)

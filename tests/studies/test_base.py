@@ -1,28 +1,22 @@
-"""What can be asked of the studies, and what is refused."""
+"""What all studies share: what can be asked of them, and what is refused."""
 
 import dataclasses
 import math
 import re
-from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from experiments.configs import (
-    Accuracy,
-    Cell,
-    ConfigError,
-    Optimizers,
-    Preset,
-    Study,
-    Workload,
-)
+from experiments.arms import ARMS
+from experiments.cells import Cell, ConfigError, Workload
 from experiments.data import DATASETS
-from experiments.optimizers import ARMS
 from experiments.records import CELL_COLUMNS
-from experiments.studies import STUDIES
+from experiments.studies import STUDIES, base
+from experiments.studies.accuracy import Accuracy
+from experiments.studies.base import Preset, Study
+from experiments.studies.optimizers import Optimizers
 
-CONFIGS = [config for config, _ in STUDIES.values()]
+CONFIGS = [*STUDIES.values()]
 
 
 class TestRefusals:
@@ -41,24 +35,24 @@ class TestRefusals:
             config(arms=("full", "lion"))
 
     @pytest.mark.parametrize("config", CONFIGS)
-    def test_no_arm_at_all(self, config: type[Study]):
+    def test_no_arm_at_all_is_refused(self, config: type[Study]):
         with pytest.raises(ConfigError, match=r"arms must not be empty; known are full,"):
             config(arms=())
 
     @pytest.mark.parametrize("config", CONFIGS)
-    def test_an_arm_named_twice(self, config: type[Study]):
+    def test_an_arm_named_twice_is_refused(self, config: type[Study]):
         with pytest.raises(ConfigError, match="arms must differ, got full full"):
             config(arms=("full", "full"))
 
     @pytest.mark.parametrize("config", CONFIGS)
     @pytest.mark.parametrize("field", ["seeds", "epochs", "batch_size"])
     @pytest.mark.parametrize("value", [0, -1])
-    def test_a_number_below_one(self, config: type[Study], field: str, value: int):
+    def test_a_number_below_one_is_refused(self, config: type[Study], field: str, value: int):
         with pytest.raises(ConfigError, match=f"{field} must be at least 1, got {value}"):
             config(**{field: value})
 
     @pytest.mark.parametrize("value", [0.0, -0.1, math.nan, math.inf])
-    def test_a_learning_rate_that_is_not_positive_and_finite(self, value: float):
+    def test_a_learning_rate_that_is_not_positive_and_finite_is_refused(self, value: float):
         with pytest.raises(ConfigError, match=f"learning_rate must be .*, got {value}"):
             Accuracy(learning_rate=value)
 
@@ -78,6 +72,10 @@ class TestStudies:
         texts = " ".join(base.__doc__ or "" for base in config.__mro__)
         for field in dataclasses.fields(config):
             assert re.search(rf"^\s+{field.name}: \S", texts, re.MULTILINE), field.name
+
+
+def test_every_data_set_has_a_title():
+    assert set(base.DATASETS) == set(DATASETS)
 
 
 class TestPresets:
@@ -115,36 +113,8 @@ class TestPresets:
         assert Accuracy(seeds=20).reductions() == {}
 
 
-class TestCells:
-    def test_of_the_accuracy_study_are_every_arm_with_every_seed(self):
-        study = Accuracy(arms=("sgd", "adam"), seeds=3)
-        assert [(cell.arm, cell.seed) for cell in study.cells()] == [
-            (arm, seed) for arm in ("sgd", "adam") for seed in (0, 1, 2)
-        ]
-
-    def test_share_one_workload(self):
-        study = Accuracy(dataset="mnist", seeds=2, epochs=3, batch_size=64)
-        workload = Workload("mnist", epochs=3, batch_size=64, diagnostics=True)
-        assert {cell.workload for cell in study.cells()} == {workload}
-
-    def test_take_the_default_learning_rate_of_their_arm(self):
-        for cell in Accuracy(arms=tuple(ARMS), seeds=1).cells():
-            assert cell.learning_rate == ARMS[cell.arm].learning_rate
-
-    def test_or_the_one_for_all(self):
-        cells = Accuracy(arms=("sgd", "adam"), learning_rate=0.25).cells()
-        assert {cell.learning_rate for cell in cells} == {0.25}
-
-    def test_do_not_depend_on_where_things_lie(self):
-        elsewhere = Accuracy(out=Path("a"), data_dir=Path("b"), raw_dir=Path("c"))
-        assert elsewhere.cells() == Accuracy().cells()
-
-    def test_of_more_seeds_begin_with_those_of_fewer(self):
-        fewer, more = (Accuracy(arms=("sgd",), seeds=seeds).cells() for seeds in (2, 4))
-        assert more[:2] == fewer
-
-    def test_are_named_by_the_columns_of_the_records(self):
-        cell = Cell(Workload("mnist"), "sgd", 0.1, 7)
-        assert list(cell.fields()) == CELL_COLUMNS
-        assert cell.fields()["seed"] == 7
-        assert cell.fields()["dataset"] == "mnist"
+def test_a_cell_is_named_by_the_columns_of_the_records():
+    cell = Cell(Workload("mnist"), "sgd", 0.1, 7)
+    assert list(cell.fields()) == CELL_COLUMNS
+    assert cell.fields()["seed"] == 7
+    assert cell.fields()["dataset"] == "mnist"

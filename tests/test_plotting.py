@@ -12,19 +12,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
-from experiments.configs import Cell, Workload
-from experiments.data import DATASETS
-from experiments.figures import (
-    COLOURS,
-    DATASET_TITLES,
-    accuracy_by_epoch,
-    histogram_columns,
-    layers,
-    save,
-)
-from experiments.optimizers import ARMS
+from experiments.arms import colour, label
+from experiments.cells import Cell, Workload
+from experiments.plotting import save
 from experiments.records import RecordError
+from experiments.studies.accuracy import Accuracy
+
+
+def accuracy_by_epoch(rows: pd.DataFrame) -> Figure:
+    return Accuracy(dataset="mnist").figure(rows)
 
 
 def rows_of(*arms: str, seeds: int = 3, epochs: int = 4) -> pd.DataFrame:
@@ -54,22 +52,11 @@ def _no_figure_stays_open() -> Iterator[None]:
 
 
 class TestColours:
-    def test_every_arm_has_one(self):
-        assert set(COLOURS) == set(ARMS)
-        assert all(matplotlib.colors.is_color_like(colour) for colour in COLOURS.values())
-
-    def test_the_arms_of_the_paper_s_figure_are_told_apart(self):
-        arms = ("full", "gradient_only", "sgd", "sgd_homeostasis", "momentum", "adam", "adamw")
-        assert len({COLOURS[arm] for arm in (*arms, "rmsprop")}) == 8
-
-    def test_every_data_set_has_a_title(self):
-        assert set(DATASET_TITLES) == set(DATASETS)
-
     @pytest.mark.parametrize("arms", [("full", "sgd", "adam"), ("adam", "full"), ("sgd",)])
     def test_an_arm_has_the_same_one_in_any_company(self, arms: tuple[str, ...]):
         (axes,) = accuracy_by_epoch(rows_of(*arms)).axes
         lines = {line.get_label(): line.get_color() for line in axes.get_lines()}
-        assert lines == {ARMS[arm].label: COLOURS[arm] for arm in arms}
+        assert lines == {label(arm): colour(arm) for arm in arms}
 
     def test_lines_of_one_colour_differ_in_their_style(self):
         arms = ("full", "full_clipped", "sgd", "full_bfloat16")
@@ -128,26 +115,6 @@ class TestAccuracyByEpoch:
         before = rows.copy()
         accuracy_by_epoch(rows)
         pd.testing.assert_frame_equal(rows, before)
-
-
-class TestLayers:
-    def test_draws_each_leaf_s_histogram_and_its_shares_at_the_bounds(self):
-        rows = rows_of("full", seeds=2)
-        planted = dict.fromkeys(histogram_columns("kernel"), 0.0)
-        planted |= {"alpha_from_0.2/kernel": 0.75, "alpha_from_1.1/kernel": 0.25}
-        planted |= {"alpha_mean/kernel": 0.4, "fraction_at_min/kernel": 0.75}
-        planted |= {"fraction_at_max/kernel": 0.0, "fraction_negative/kernel": 0.0}
-        top, bottom, *_ = layers(rows.assign(**planted), "full").axes
-        (mesh,) = top.collections
-        heights = mesh.get_coordinates()[:-1, 0, 1]  # lower edges of the bins
-        drawn = {
-            round(float(height), 1): share
-            for height, share in zip(heights, mesh.get_array()[:, 0], strict=True)
-            if share is not np.ma.masked
-        }
-        assert drawn == {0.2: 75.0, 1.1: 25.0}
-        lines = {line.get_label(): line.get_ydata() for line in bottom.get_lines()}
-        np.testing.assert_allclose(lines["α ≤ lower bound"], 75.0)
 
 
 class TestSave:

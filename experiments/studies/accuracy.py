@@ -1,0 +1,129 @@
+"""Figure 2 of the paper: test accuracy by epoch."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments import comparisons, plotting, reference
+from experiments.arms import ARMS, PUBLISHED, label
+from experiments.cells import Cell, ConfigError, Workload
+from experiments.comparisons import compare, rows_of
+from experiments.hypotheses import REPRODUCES
+from experiments.studies.base import FIGURE, Run, Study, train
+from experiments.studies.findings import Claim, Findings, bullets, compared, summary_table
+from experiments.summary import sample, summarise
+from experiments.tables import markdown_table
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Accuracy(Study):
+    """Figure 2 of the paper: test accuracy by epoch, mean and standard deviation over seeds.
+
+    Attributes:
+      learning_rate: one for all arms; without it, each arm takes its own default.
+      diagnostics: record what plasticity did in each epoch; compiling takes a few seconds longer.
+    """
+
+    name = "accuracy"
+
+    learning_rate: float | None = None
+    diagnostics: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            raise ConfigError(
+                f"learning_rate must be above 0 and finite, got {self.learning_rate}."
+            )
+
+    def workload(self) -> Workload:
+        """What the study's cells share."""
+        return dataclasses.replace(super().workload(), diagnostics=self.diagnostics)
+
+    def plan(self) -> dict[str, list[Cell]]:
+        """The training runs of every arm."""
+        return {
+            arm: self.cells(arm, self.learning_rate or ARMS[arm].learning_rate) for arm in self.arms
+        }
+
+    def run(self, run: Run, source: str) -> Findings:
+        """Asks for the training runs and says what they show."""
+        plan = self.plan()
+        rows, parts = train(run, plan)
+        summary = summarise(rows, ["arm", "learning_rate"])
+        found = self.compare(parts)
+        table = summary_table(summary)
+        report = [
+            "Accuracy by epoch",
+            f"{self.epochs} epochs, batches of {self.batch_size}, {self.seeds} seeds per arm, "
+            "paired: a seed gives every arm the same initial parameters, data order and dropout "
+            "masks. Evaluated on the whole test set after each epoch. No learning rate was tuned: "
+            f"each arm runs at its default or at the one given. Data: {source}.",
+            markdown_table(table),
+            "Mean ± standard deviation over seeds. *rate*: learning rate. *final %*, *best %*: "
+            "test accuracy after the last epoch, and the highest of a run's epochs, which is "
+            "picked on the test set. *final loss*: mean cross-entropy on the test set. *s/seed*: "
+            "seconds of training per seed, without compilation and evaluation, all seeds training "
+            "together.",
+            *compared(found, self.name),
+            *self.beside_published(rows),
+            "![test accuracy by epoch](figure.png)",
+        ]
+        figures = {FIGURE: self.figure(rows)}
+        return Findings(table, summary, found, figures, report, self.claims(found))
+
+    def compare(self, parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+        """The first arm against each of the others."""
+        first, *others = map(sample, parts.values())
+        return comparisons.table(
+            compare(
+                REPRODUCES
+                if (first.arm, other.arm) == PUBLISHED and self.learning_rate is None
+                else f"Is {label(first.arm)} better than {label(other.arm)}?",
+                first,
+                other,
+                family=self.name,
+            )
+            for other in others
+        )
+
+    def claims(self, found: pd.DataFrame) -> list[Claim]:
+        """Figure 2, where both of its arms ran as published, and what else was compared."""
+        return [
+            Claim.of("figure 2", row, headline=True)
+            if row["question"] == REPRODUCES
+            else Claim.of("not in the paper", row)
+            for row in rows_of(found)
+        ]
+
+    def beside_published(self, rows: pd.DataFrame) -> list[str]:
+        """Final accuracies beside the published implementation's, where it ran by this protocol."""
+        if self.dataset not in reference.DATASETS:
+            return []
+        published = reference.load(self.dataset)
+        lines = []
+        for arm in self.arms:
+            ours, theirs = (
+                100 * frame[(frame["arm"] == arm) & (frame["epoch"] == 10)]["test_accuracy"]
+                for frame in (rows, published)
+            )
+            if len(ours) and len(theirs):
+                apart = ours.mean() - theirs.mean()
+                lines.append(
+                    f"{label(arm)}: {ours.mean():.2f}% here ({len(ours)} seeds), "
+                    f"{theirs.mean():.2f}% there ({len(theirs)} seeds), {apart:+.2f} points apart."
+                )
+        heading = "After 10 epochs, beside the published implementation:"
+        return [heading, bullets(lines)] if lines else []
+
+    def figure(self, rows: pd.DataFrame) -> Figure:
+        """Test accuracy by epoch for each arm, mean and standard deviation over seeds."""
+        figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+        plotting.draw_accuracy_by_epoch(axes, rows)
+        axes.set(title=f"{self.title}: test accuracy\n({plotting.band(rows)})")
+        axes.legend(frameon=False)
+        return figure

@@ -1,0 +1,395 @@
+"""What all studies share: settings, presets, the search for a learning rate, saving."""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
+
+import pandas as pd
+import tyro
+
+from experiments import plotting
+from experiments.arms import ARMS, PUBLISHED
+from experiments.cells import RESNET_WIDTH, Cell, ConfigError, Model, Workload
+from experiments.records import write_atomically
+from experiments.search import best_learning_rate, near_learning_rates
+from experiments.studies.findings import Claim, Findings
+from experiments.summary import of_cells, per_cell
+
+Preset = Literal["smoke", "cpu", "paper"]
+Sizes = Mapping[Preset, Mapping[str, Any]]
+Run = Callable[[Sequence[Cell]], pd.DataFrame]  # the rows of cells, which it may have to train
+Trial = TypeVar("Trial")
+
+SUMMARY, FIGURE, REPORT, SELECTIONS = "summary.csv", "figure.png", "report.md", "selections.csv"
+COMPARISONS, CLAIMS = "comparisons.csv", "claims.csv"
+FIRST_TUNING_SEED = 1000  # far from those of every final run
+# Where things lie or run says nothing about what they are.
+PLACES = ("out", "data_dir", "raw_dir", "mesh", "fsdp", "distributed")
+# May change: every record names its own, and finished runs are kept.
+VARIABLE = ("preset", "arms", "seeds", "ablation_seeds", "budget", "tuned", "baselines")
+
+
+class DataSet(NamedTuple):
+    """What the studies know about a data set."""
+
+    title: str
+    model: Model = "mlp"
+
+
+DATASETS = {
+    "mnist5k": DataSet("MNIST (4,000 training images)"),
+    "mnist": DataSet("MNIST"),
+    "fashion_mnist": DataSet("Fashion-MNIST"),
+    "cifar10": DataSet("CIFAR-10", "resnet18"),
+    "python_source": DataSet("Python's standard library", "transformer"),
+}
+
+Arms = Annotated[tuple[str, ...], tyro.conf.arg(metavar="{" + ",".join(ARMS) + "}")]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Study:
+    """Settings that every study takes.
+
+    Attributes:
+      preset: sizes of every setting that is not named: smoke (at most a minute, to see that it
+        runs), cpu (well under an hour on two cores) or paper (the full protocol).
+      dataset: mnist5k (5,000 MNIST images, always available), mnist, fashion_mnist, cifar10 or
+        python_source (the source files of Python's standard library).
+      arms: names of the arms to run.
+      seeds: number of training runs per arm; seed i starts every arm from the same parameters and
+        shows it the same batches.
+      epochs: passes over the training images.
+      batch_size: images per step.
+      mesh: how the devices share the work: seed=N groups of devices share the training runs, and
+        data=N devices of a group share every batch. Without data it is 1, without seed all that
+        remains.
+      fsdp: spread parameters and the optimizer's state over the devices that share a batch.
+      distributed: join the other processes of this SLURM, Open MPI, Kubernetes or TPU job; the
+        first one writes.
+      out: folder for records, figure and report; a study that was stopped continues from it.
+      data_dir: folder for prepared data sets.
+      raw_dir: folder with raw files (IDX, CIFAR-10 binary) that you have already.
+    """
+
+    name: ClassVar[str]
+    sizes: ClassVar[Sizes] = {"smoke": {"dataset": "mnist5k", "seeds": 2, "epochs": 1}}
+    """What a preset changes in the defaults, which are the paper's protocol."""
+
+    preset: Preset = "paper"
+    dataset: str = "mnist5k"
+    arms: Arms = PUBLISHED
+    seeds: int = 5
+    epochs: int = 10
+    batch_size: int = 128
+    mesh: tuple[str, ...] = ()
+    fsdp: bool = False
+    distributed: bool = False
+    out: Path | None = None
+    data_dir: Path = Path("data")
+    raw_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_known("dataset", (self.dataset,), tuple(DATASETS))
+        check_known("arms", self.arms, tuple(ARMS))
+        if len(set(self.arms)) != len(self.arms):
+            raise ConfigError(f"arms must differ, got {' '.join(self.arms)}.")
+        for name in ("seeds", "epochs", "batch_size"):
+            check_at_least_one(name, getattr(self, name))
+
+    def run(self, run: Run, source: str) -> Findings:
+        """Asks for the training runs and says what they show.
+
+        Args:
+          run: trains cells that are not on record and returns the rows of all of them.
+          source: where the data are from.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def at(cls, preset: Preset) -> Self:
+        """The study at a preset's sizes."""
+        return cls(preset=preset, **cls.sizes.get(preset, {}))
+
+    @classmethod
+    def on_record(cls, folder: Path, configuration: Mapping[str, Any], rows: pd.DataFrame) -> Self:
+        """The study that made some records: its settings, and what the records themselves name."""
+        settings: dict[str, Any] = {"out": folder}
+        for name, value in configuration.items():
+            if name == "selections":
+                settings["tuned"] = folder.parent / value["folder"]
+            else:
+                settings[name] = tuple(value) if isinstance(value, list) else value
+        final = rows[rows["seed"] < FIRST_TUNING_SEED]
+        return cls(**{**settings, **cls.variable_on_record(final if len(final) else rows)})
+
+    @classmethod
+    def variable_on_record(cls, rows: pd.DataFrame) -> dict[str, Any]:
+        """The settings that may change between two runs into one folder, from the final runs."""
+        return {"arms": tuple(rows["arm"].unique()), "seeds": rows["seed"].nunique()}
+
+    def configuration(self) -> dict[str, Any]:
+        """The settings that must stay the same for records to be added to."""
+        settings = dataclasses.asdict(self)
+        return {key: value for key, value in settings.items() if key not in (*PLACES, *VARIABLE)}
+
+    @property
+    def folder(self) -> Path:
+        """Where its records are."""
+        return self.out or default_folder(self.name, self.dataset)
+
+    @property
+    def title(self) -> str:
+        """The data set, as readers know it."""
+        return DATASETS[self.dataset].title
+
+    def scale(self) -> str:
+        """What says beside a result that model or data were smaller than in the full protocol."""
+        workload = self.workload()
+        parts = [f"width {workload.width}"] if workload.width != RESNET_WIDTH else []
+        parts += [f"{workload.fraction:.0%} of the data"] if workload.fraction < 1 else []
+        return f" ({', '.join(parts)}, {self.epochs} epochs)" if parts else ""
+
+    def reductions(self) -> dict[str, tuple[Any, Any]]:
+        """What is less than in the full protocol, of all that presets change: value, and the full.
+
+        >>> Study(epochs=2, seeds=20).reductions()
+        {'epochs': (2, 10)}
+        """
+        full = type(self)()
+        changed = dict.fromkeys(name for sizes in self.sizes.values() for name in sizes)
+        values = {name: (getattr(self, name), getattr(full, name)) for name in changed}
+        return {
+            name: (here, there)
+            for name, (here, there) in values.items()
+            if name != "dataset"
+            and (here < there if isinstance(here, int | float) else here != there)
+        }
+
+    def workload(self) -> Workload:
+        """What the study's cells share."""
+        return Workload(self.dataset, DATASETS[self.dataset].model, self.epochs, self.batch_size)
+
+    def cells(self, arm: str, learning_rate: float, workload: Workload | None = None) -> list[Cell]:
+        """The training runs of one arm at one learning rate, on fresh seeds."""
+        return with_seeds(workload or self.workload(), arm, learning_rate, self.seeds)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Searching(Study):
+    """Settings of the studies that choose among learning rates themselves.
+
+    Attributes:
+      tuning_seeds: number of training runs per learning rate in the search, on seeds of their own.
+    """
+
+    tuning_seeds: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least_one("tuning_seeds", self.tuning_seeds)
+
+    def search_cells(
+        self, arm: str, learning_rate: float, workload: Workload | None = None
+    ) -> list[Cell]:
+        """The training runs that judge one learning rate, on held-out training examples."""
+        held_out = dataclasses.replace(workload or self.workload(), split="validation")
+        return with_seeds(held_out, arm, learning_rate, self.tuning_seeds, FIRST_TUNING_SEED)
+
+    def search(
+        self, run: Run, arms: Iterable[str], workloads: Sequence[Workload]
+    ) -> dict[tuple[Workload, str], tuple[float, float]]:
+        """The best of three learning rates around each arm's default, and its accuracy."""
+        trials = {
+            (workload, arm, rate): self.search_cells(arm, rate, workload)
+            for workload in workloads
+            for arm in arms
+            for rate in near_learning_rates(ARMS[arm].learning_rate)
+        }
+        found: dict[tuple[Workload, str], dict[float, float]] = {}
+        for (workload, arm, rate), accuracy in judge_trials(run, trials).items():
+            found.setdefault((workload, arm), {})[rate] = accuracy
+        best = {key: best_learning_rate(accuracies) for key, accuracies in found.items()}
+        return {key: (rate, found[key][rate]) for key, rate in best.items()}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OnCifar10(Study):
+    """Settings of the studies on CIFAR-10 with ResNet-18.
+
+    Attributes:
+      fraction: share of the training images.
+      test_fraction: share of the test images.
+      width: channels of ResNet-18's first stage.
+    """
+
+    sizes: ClassVar[Sizes] = {
+        "smoke": Study.sizes["smoke"],
+        "cpu": {"epochs": 6, "fraction": 0.1, "test_fraction": 0.1, "width": 8},
+    }
+
+    dataset: str = "cifar10"
+    seeds: int = 3
+    epochs: int = 50
+    fraction: float = 1.0
+    test_fraction: float = 1.0
+    width: int = RESNET_WIDTH
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("fraction", "test_fraction"):
+            check_share(name, getattr(self, name))
+        check_at_least_one("width", self.width)
+
+    def workload(self) -> Workload:
+        """What the study's cells share."""
+        return dataclasses.replace(
+            super().workload(),
+            fraction=self.fraction,
+            test_fraction=self.test_fraction,
+            width=self.width,
+        )
+
+    def protocol(self) -> str:
+        """Model, epochs and batch size in a sentence."""
+        model = {
+            "resnet18": f"ResNet-18 of width {self.width}, random crops and flips",
+            "mlp": "The MLP",
+            "transformer": "The transformer",
+        }[self.workload().model]
+        return f"{model}; {self.epochs} epochs, batches of {self.batch_size}. {self.seeds} seeds."
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tuned(Study):
+    """Settings of the studies that take what another study selected.
+
+    Attributes:
+      tuned: folder of the study that selected the settings; without it, where it is by default.
+    """
+
+    tuned: Path | None = None
+
+    @property
+    def tuned_by(self) -> tuple[str, str, str]:
+        """The study that selected, its data set, and the column of what it selected for."""
+        raise NotImplementedError
+
+    @functools.cached_property
+    def selected(self) -> dict[str, tuple[str, float]]:
+        """The selected arm and learning rate, for each of the arms or families."""
+        study, _, by = self.tuned_by
+        path = self.folder_of_selections / SELECTIONS
+        if not path.exists():
+            raise ConfigError(
+                f"{path} is missing: run `python -m experiments {study}` first, on the data set "
+                "that the settings are for; --tuned names its folder."
+            )
+        table = pd.read_csv(path)
+        if by not in table:
+            raise ConfigError(f"{path} has no column {by!r}: it is not of the study {study}.")
+        found = {row[by]: (row["arm"], row["learning_rate"]) for row in table.to_dict("records")}
+        missing = [name for name in self.arms if name not in found]
+        if missing:
+            raise ConfigError(f"{path} has no learning rate for {', '.join(missing)}.")
+        return {name: found[name] for name in self.arms}
+
+    @property
+    def folder_of_selections(self) -> Path:
+        """Where the settings are from."""
+        return self.tuned or default_folder(*self.tuned_by[:2])
+
+    def configuration(self) -> dict[str, Any]:
+        """The settings that must stay the same, and the checksum of the selections."""
+        assert self.selected  # are there
+        content = (self.folder_of_selections / SELECTIONS).read_bytes()
+        checksum = hashlib.sha256(content).hexdigest()
+        selections = {"folder": self.folder_of_selections.name, "sha256": checksum}
+        return {**super().configuration(), "selections": selections}
+
+
+def train(
+    run: Run, plan: Mapping[Trial, Sequence[Cell]]
+) -> tuple[pd.DataFrame, dict[Trial, pd.DataFrame]]:
+    """The rows of all cells of a plan, each cell once, and the rows of each of its parts."""
+    rows = run(list(dict.fromkeys(cell for cells in plan.values() for cell in cells)))
+    return rows, {key: of_cells(rows, cells) for key, cells in plan.items()}
+
+
+def judge_trials(run: Run, trials: Mapping[Trial, list[Cell]]) -> dict[Trial, float]:
+    """Mean final accuracy of each trial's training runs."""
+    _, parts = train(run, trials)
+    return {trial: per_cell(rows)["final_accuracy"].mean() for trial, rows in parts.items()}
+
+
+def with_seeds(
+    workload: Workload, arm: str, learning_rate: float, number: int, first: int = 0
+) -> list[Cell]:
+    """One arm at one learning rate with so many seeds."""
+    return [Cell(workload, arm, learning_rate, seed) for seed in range(first, first + number)]
+
+
+def check_at_least_one(name: str, value: int) -> None:
+    """Refuses a number below one."""
+    if value < 1:
+        raise ConfigError(f"{name} must be at least 1, got {value}.")
+
+
+def check_share(name: str, value: float) -> None:
+    """Refuses what is no share above zero."""
+    if not 0 < value <= 1:
+        raise ConfigError(f"{name} must lie in (0, 1], got {value}.")
+
+
+def check_known(field: str, values: tuple[str, ...], known: tuple[str, ...]) -> None:
+    """Refuses a name that is not known, and none at all."""
+    for value in values:
+        if value not in known:
+            raise ConfigError(f"unknown {field} {value!r}; known are {', '.join(known)}.")
+    if not values:
+        raise ConfigError(f"{field} must not be empty; known are {', '.join(known)}.")
+
+
+def default_folder(study: str, dataset: str) -> Path:
+    """Where a study's records go unless another folder is named."""
+    return Path("results") / f"{study}-{dataset}"
+
+
+def save(study: Study, findings: Findings, folder: Path) -> None:
+    """Writes what a study leaves beside its records."""
+    write_atomically(folder / SUMMARY, findings.summary.to_csv(index=False))
+    write_atomically(folder / COMPARISONS, findings.comparisons.to_csv(index=False))
+    claims = pd.DataFrame(
+        [{"data": study.title + study.scale(), **vars(claim)} for claim in findings.claims],
+        columns=["data", *(field.name for field in dataclasses.fields(Claim))],
+    )
+    write_atomically(folder / CLAIMS, claims.to_csv(index=False))
+    if findings.selections is not None:
+        write_atomically(folder / SELECTIONS, findings.selections.to_csv(index=False))
+    for name, figure in findings.figures.items():
+        plotting.save(figure, folder / name)
+    title, *paragraphs = findings.report
+    report = [f"# {title}: {study.title}", *reductions(study), *paragraphs]
+    write_atomically(folder / REPORT, "\n\n".join(report) + "\n")
+
+
+def reductions(study: Study) -> list[str]:
+    """A paragraph on what is smaller than in the full protocol; nothing where nothing is.
+
+    >>> reductions(Study(epochs=3))
+    ['**Not the full protocol**, whose values are in brackets: epochs 3 (10).']
+    """
+    changes = [
+        f"{name.replace('_', ' ')} {_value(ours)} ({_value(full)})"
+        for name, (ours, full) in study.reductions().items()
+    ]
+    if not changes:
+        return []
+    return [f"**Not the full protocol**, whose values are in brackets: {', '.join(changes)}."]
+
+
+def _value(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,161 @@
+"""What a study makes of its records, and the parts that reports share."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments.arms import ARMS, label
+from experiments.comparisons import (
+    Row,
+    Verdict,
+    answer,
+    comparison_table,
+    delta,
+    measured,
+    rows_of,
+    too_few_seeds,
+)
+from experiments.search import near_learning_rates
+from experiments.statistics import MARGIN
+from experiments.tables import Table, markdown_table, mean_and_sd
+
+AT_AN_END = "†: the best of the three learning rates is at an end; a better one may lie beyond."
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """What a study says about a claim, for the page of results.
+
+    Attributes:
+      source: where it is claimed, such as "figure 2".
+      question: what was asked; of several studies that ask it of one data set, the page takes the
+        answer with the most seeds.
+      answer: yes, no, in part or not shown, from the verdicts of the comparisons alone.
+      measured: the comparisons in numbers.
+      n: number of seeds.
+      headline: whether the page begins with it.
+    """
+
+    source: str
+    question: str
+    answer: str
+    measured: str
+    n: int
+    headline: bool = False
+
+    @classmethod
+    def of(cls, source: str, row: Row, *, headline: bool = False) -> "Claim":
+        """What one comparison says about a claim that its treatment is higher."""
+        return cls(source, row["question"], answer(row), measured(row), row["n"], headline)
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """What a study makes of its records.
+
+    Attributes:
+      table: what the command line shows.
+      summary: means over seeds.
+      comparisons: the table of :mod:`experiments.comparisons`.
+      figures: by the names of their files.
+      report: paragraphs; the first one is the title.
+      claims: what the page of results says.
+      selections: the settings that a search selected, where the study is one.
+    """
+
+    table: Table
+    summary: pd.DataFrame
+    comparisons: pd.DataFrame
+    figures: Mapping[str, Figure]
+    report: Sequence[str]
+    claims: Sequence[Claim] = ()
+    selections: pd.DataFrame | None = None
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """A list in Markdown."""
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def compared(comparisons: pd.DataFrame, family: str) -> list[str]:
+    """A family of comparisons as a table, and a note on p; nothing where there is none."""
+    rows = rows_of(comparisons, family=family)
+    if not rows:
+        return []
+    return [markdown_table(comparison_table(rows)), note_on_p(rows)]
+
+
+def note_on_p(rows: Sequence[Row]) -> str:
+    """What p-values are of, and whether there are too few seeds for them to become small."""
+    note = (
+        f"p is from sign flips, adjusted by Holm over these {len(rows)} comparisons: one-sided for "
+        f"*better*, two-sided for *worse*. *Equal within ±*: the smallest margin within which two "
+        f"one-sided t-tests show equivalence; the verdict takes ±{MARGIN:g} points."
+    )
+    return f"{note} {too_few_seeds(rows)}".strip()
+
+
+def near_rate(arm: str, learning_rate: float) -> str:
+    """The best of the three learning rates around an arm's default, marked if it is at an end.
+
+    >>> [near_rate("sgd", rate) for rate in (0.03, 0.1, 0.3)]
+    ['0.03†', '0.1', '0.3†']
+    """
+    low, _, high = near_learning_rates(ARMS[arm].learning_rate)
+    return f"{learning_rate:g}{'†' if learning_rate in (low, high) else ''}"
+
+
+def strongest(question: str, rows: Sequence[Row], family: Sequence[Row]) -> Claim:
+    """The arm that is ahead of the treatment by most, and how the treatment fares with the others.
+
+    Args:
+      question: whether the treatment is better than that arm.
+      rows: the treatment against each of the arms.
+      family: all rows that p is adjusted over.
+    """
+    rival, *others = sorted(rows, key=lambda row: row["mean"])
+    numbers = [f"{label(rival['control'])}: {measured(rival)}"]
+    for verdict in Verdict:
+        names = [
+            f"{label(row['control'])} {delta(row)}" for row in others if row["verdict"] == verdict
+        ]
+        numbers += [f"{verdict} against {', '.join(names)}"] if names else []
+    note = too_few_seeds(family)
+    said = f"{answer(rival)}{'; ' + note[0].lower() + note[1:-1] if note else ''}"
+    return Claim("central claim", question, said, "; ".join(numbers), rival["n"], headline=True)
+
+
+def summary_table(
+    summary: pd.DataFrame, *, near: bool = False, **conditions: tuple[str, str]
+) -> Table:
+    """Final and best results of every arm.
+
+    Args:
+      summary: of the study.
+      near: mark a learning rate that lies at an end of the three around the arm's default.
+      conditions: headers and formats of further columns of the summary.
+    """
+    names = [header for header, _ in conditions.values()]
+    table = [["arm", *names, "rate", "final %", "best %", "final loss", "seeds", "s/seed"]]
+    for row in summary.to_dict("records"):
+        arm, rate = row["arm"], row["learning_rate"]
+        diverged = (
+            f" ({row['diverged']} diverged, first in epoch {row['diverged_epoch']})"
+            if row["diverged"]
+            else ""
+        )
+        table.append(
+            [
+                label(arm),
+                *(format(row[name], form) for name, (_, form) in conditions.items()),
+                near_rate(arm, rate) if near else f"{rate:g}",
+                mean_and_sd(row["final_accuracy_mean"], row["final_accuracy_sd"], 2),
+                mean_and_sd(row["best_accuracy_mean"], row["best_accuracy_sd"], 2),
+                mean_and_sd(row["final_loss_mean"], row["final_loss_sd"], 4),
+                f"{row['n']}{diverged}",
+                f"{row['seconds_mean']:.1f}",
+            ]
+        )
+    return table

@@ -1,0 +1,153 @@
+"""Figure 3 of the paper: little data."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments import comparisons, plotting
+from experiments.arms import ARMS, label
+from experiments.cells import Cell, Workload
+from experiments.comparisons import answer, answer_of_all, compare, compare_gains, measured, rows_of
+from experiments.studies.base import FIGURE, Run, Sizes, Study, check_share, train
+from experiments.studies.findings import Claim, Findings, compared, summary_table
+from experiments.summary import sample, summarise
+from experiments.tables import markdown_table
+
+Regime = Literal["equal epochs", "equal steps"]
+REGIMES: tuple[Regime, ...] = ("equal epochs", "equal steps")
+AT_EVERY_SHARE = "Is the full method above its ablation at every share of the training data?"
+MORE_WITH_LESS = "Is it further above it with less data?"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LowData(Study):
+    """Figure 3 of the paper: final accuracy and loss by the share of the training images.
+
+    Every share is trained for the same epochs and, as a second comparison, for the same steps as
+    the whole training set.
+
+    Attributes:
+      fractions: shares of the training images, nested and balanced over the classes.
+    """
+
+    name = "low_data"
+    sizes: ClassVar[Sizes] = {"smoke": {**Study.sizes["smoke"], "fractions": (0.5, 1.0)}}
+
+    dataset: str = "fashion_mnist"
+    seeds: int = 10
+    fractions: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for fraction in self.fractions:
+            check_share("fractions", fraction)
+
+    def condition(self, regime: Regime, fraction: float) -> Workload:
+        """A share of the data at equal epochs, or at equal steps up to a whole number of epochs."""
+        epochs = round(self.epochs / (fraction if regime == "equal steps" else 1))
+        return dataclasses.replace(self.workload(), fraction=fraction, epochs=epochs)
+
+    def plan(self) -> dict[tuple[Regime, float, str], list[Cell]]:
+        """The training runs of every arm in each condition."""
+        return {
+            (regime, fraction, arm): self.cells(
+                arm, ARMS[arm].learning_rate, self.condition(regime, fraction)
+            )
+            for regime in REGIMES
+            for fraction in self.fractions
+            for arm in self.arms
+        }
+
+    def run(self, run: Run, source: str) -> Findings:
+        """Asks for the training runs and says what they show."""
+        plan = self.plan()
+        _, by_condition = train(run, plan)
+        summary = pd.concat(
+            summarise(of_condition, ["arm", "learning_rate", "fraction", "epochs"]).assign(
+                regime=regime
+            )
+            for (regime, _, _), of_condition in by_condition.items()
+        )
+        found = comparisons.table(self.compare(by_condition))
+        table = summary_table(summary, regime=("regime", ""), fraction=("images", ".0%"))
+        rates = ", ".join(f"{label(arm)} {ARMS[arm].learning_rate:g}" for arm in self.arms)
+        report = [
+            "Little data",
+            f"{self.seeds} seeds per arm, paired; subsets are nested and balanced over the "
+            f"classes. Equal epochs: {self.epochs} passes over what is there. Equal steps: as "
+            "many steps as the whole training set takes. Learning rates are the arms' defaults, "
+            f"not tuned: {rates}. Data: {source}.",
+            markdown_table(table),
+            "Mean ± standard deviation over seeds; Δ is paired by seed, with its BCa interval.",
+            *compared(found, self.name),
+            "![final accuracy and loss by share of the training images](figure.png)",
+        ]
+        figures = {FIGURE: self.figure(summary)}
+        return Findings(table, summary, found, figures, report, self.claims(found))
+
+    def compare(
+        self, rows: Mapping[tuple[Regime, float, str], pd.DataFrame]
+    ) -> Iterator[dict[str, Any]]:
+        """The first arm against the second in each condition, and the gain by share of the data."""
+        if len(self.arms) < 2:
+            return
+        samples = {
+            (regime, fraction): (
+                sample(rows[regime, fraction, self.arms[0]]),
+                sample(rows[regime, fraction, self.arms[1]]),
+            )
+            for regime in REGIMES
+            for fraction in self.fractions
+        }
+        for (regime, fraction), (treatment, control) in samples.items():
+            # The whole training set is the same in both regimes: one comparison.
+            if fraction < 1 or regime == REGIMES[0]:
+                condition = f"{regime}, {fraction:.0%} of the images"
+                yield compare(
+                    AT_EVERY_SHARE, treatment, control, family=self.name, condition=condition
+                )
+        least, most = min(self.fractions), max(self.fractions)
+        for regime in REGIMES if least < most else ():
+            yield compare_gains(
+                MORE_WITH_LESS,
+                samples[regime, least],
+                samples[regime, most],
+                family=self.name,
+                condition=f"{regime}, gain at {least:.0%} minus gain at {most:.0%}",
+            )
+
+    def claims(self, found: pd.DataFrame) -> list[Claim]:
+        """Figure 3, at equal epochs as in the paper and at equal steps."""
+        claims = []
+        for question, verdict in ((AT_EVERY_SHARE, answer_of_all), (MORE_WITH_LESS, None)):
+            rows = rows_of(found, question=question)
+            if not rows:
+                continue
+            answers = []
+            for regime in REGIMES:
+                of_regime = [row for row in rows if row["condition"].startswith(regime)]
+                text = verdict(of_regime) if verdict else answer(of_regime[0])
+                answers.append(f"at {regime} {text}")
+            numbers = "; ".join(f"{row['condition']}: {measured(row)}" for row in rows)
+            claims.append(Claim("figure 3", question, "; ".join(answers), numbers, rows[0]["n"]))
+        return claims
+
+    def figure(self, summary: pd.DataFrame) -> Figure:
+        """Final accuracy and loss by share of the training images, in both regimes."""
+        figure, grid = plt.subplots(
+            len(REGIMES), 2, figsize=(9, 3.4 * len(REGIMES)), squeeze=False, layout="constrained"
+        )
+        panels = {"final_accuracy": "final test accuracy (%)", "final_loss": "final test loss"}
+        for line, regime in zip(grid, REGIMES, strict=True):
+            of_regime = summary[summary["regime"] == regime]
+            of_regime = of_regime.assign(percent=100 * of_regime["fraction"])
+            for axes, (column, what) in zip(line, panels.items(), strict=True):
+                plotting.draw_by_setting(axes, of_regime, "percent", column)
+                axes.set(xlabel="training images used (%)", ylabel=what, title=regime)
+        grid[0, 0].legend(frameon=False, fontsize=8)
+        figure.suptitle(f"{self.title}: mean ±1 sd of {self.seeds} seeds")
+        return figure

@@ -1,0 +1,190 @@
+"""The claim of the abstract: "when signals are limited or noisy"."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter, ScalarFormatter
+
+from experiments import comparisons, plotting
+from experiments.arms import label
+from experiments.cells import ConfigError, Workload
+from experiments.comparisons import (
+    Sample,
+    answer,
+    answer_of_all,
+    compare,
+    compare_gains,
+    measured,
+    rows_of,
+)
+from experiments.studies.base import (
+    FIGURE,
+    Arms,
+    Run,
+    Searching,
+    Sizes,
+    Study,
+    check_at_least_one,
+    train,
+)
+from experiments.studies.findings import AT_AN_END, Claim, Findings, compared, summary_table
+from experiments.summary import sample, summarise
+from experiments.tables import markdown_table
+
+WITH_NOISE = "Is the full method better than {}, where labels are wrong and batches small or large?"
+MORE_WITH_NOISE = "Is it further above {} where labels are wrong?"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Noise(Searching):
+    """The claim "when signals are limited or noisy": wrong labels, and small and large batches.
+
+    In each condition every arm takes the learning rate that is best for it there, out of three
+    around its default, on held-out training images with the same noise.
+
+    Attributes:
+      arms: the first is compared with each of the others.
+      label_noise: shares of wrong training labels, at the default batch size.
+      batch_sizes: images per step, with no wrong labels.
+    """
+
+    name = "noise"
+    sizes: ClassVar[Sizes] = {
+        "smoke": {
+            **Study.sizes["smoke"],
+            "arms": ("full", "sgd"),
+            "label_noise": (0.0, 0.4),
+            "batch_sizes": (128,),
+            "tuning_seeds": 1,
+        },
+        "cpu": {"seeds": 5, "tuning_seeds": 1},
+    }
+
+    dataset: str = "fashion_mnist"
+    arms: Arms = ("full", "gradient_only_wide", "sgd_homeostasis", "adam")
+    seeds: int = 10
+    label_noise: tuple[float, ...] = (0.0, 0.2, 0.4)
+    batch_sizes: tuple[int, ...] = (16, 128, 512)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for share in self.label_noise:
+            if not 0 <= share < 1:
+                raise ConfigError(f"label_noise must lie in [0, 1), got {share}.")
+        for size in self.batch_sizes:
+            check_at_least_one("batch_sizes", size)
+
+    def conditions(self) -> list[Workload]:
+        """Each label noise at the default batch size, then each other batch size without noise."""
+        base = self.workload()
+        noisy = [dataclasses.replace(base, label_noise=share) for share in self.label_noise]
+        batched = [dataclasses.replace(base, batch_size=size) for size in self.batch_sizes]
+        return list(dict.fromkeys(noisy + batched))
+
+    def run(self, run: Run, source: str) -> Findings:
+        """Searches every arm's learning rate in each condition, then trains on fresh seeds."""
+        chosen = self.search(run, self.arms, self.conditions())
+        plan = {
+            (workload, arm): self.cells(arm, rate, workload)
+            for (workload, arm), (rate, _) in chosen.items()
+        }
+        rows, parts = train(run, plan)
+        samples = {key: sample(of_key) for key, of_key in parts.items()}
+        summary = summarise(rows, ["label_noise", "batch_size", "arm", "learning_rate"])
+        found = comparisons.table(self.compare(samples))
+        columns = {"label_noise": ("wrong labels", ".0%"), "batch_size": ("batch", "")}
+        table = summary_table(summary, near=True, **columns)
+        report = [
+            "Noisy signals",
+            f"{self.epochs} epochs, {self.seeds} seeds per arm, paired. In each condition every "
+            "arm runs at the best of three learning rates around its default, chosen by other "
+            f"seeds ({self.tuning_seeds} per rate) on held-out training images with the same "
+            f"noise. Test labels are never changed. Data: {source}.",
+            markdown_table(table),
+            AT_AN_END,
+            *compared(found, self.name),
+            "![final accuracy by label noise and batch size](figure.png)",
+        ]
+        figures = {FIGURE: self.figure(summary)}
+        return Findings(table, summary, found, figures, report, self.claims(found))
+
+    def compare(self, samples: Mapping[tuple[Workload, str], Sample]) -> Iterator[dict[str, Any]]:
+        """The first arm against the others in each condition, and its gain by label noise."""
+        first, *others = self.arms
+        for workload in self.conditions():
+            for other in others:
+                yield compare(
+                    WITH_NOISE.format(label(other)),
+                    samples[workload, first],
+                    samples[workload, other],
+                    family=self.name,
+                    condition=condition_of(workload.label_noise, workload.batch_size),
+                )
+        least, most = min(self.label_noise), max(self.label_noise)
+        for other in others if least < most else ():
+            noisy, clean = (
+                (samples[workload, first], samples[workload, other])
+                for share in (most, least)
+                for workload in [dataclasses.replace(self.workload(), label_noise=share)]
+            )
+            yield compare_gains(
+                MORE_WITH_NOISE.format(label(other)),
+                noisy,
+                clean,
+                family=self.name,
+                condition=f"gain at {most:.0%} wrong labels minus gain at {least:.0%}",
+            )
+
+    def claims(self, found: pd.DataFrame) -> list[Claim]:
+        """What the abstract says, against each of the other arms."""
+        claims = []
+        for other in map(label, self.arms[1:]):
+            rows = rows_of(found, question=WITH_NOISE.format(other))
+            numbers = "; ".join(f"{row['condition']}: {measured(row)}" for row in rows)
+            question = WITH_NOISE.format(f"*{other}*")
+            claims.append(Claim("abstract", question, answer_of_all(rows), numbers, rows[0]["n"]))
+            claims += [
+                Claim(
+                    "abstract",
+                    MORE_WITH_NOISE.format(f"*{other}*"),
+                    answer(row),
+                    f"{row['condition']}: {measured(row)}",
+                    row["n"],
+                )
+                for row in rows_of(found, question=MORE_WITH_NOISE.format(other))
+            ]
+        return claims
+
+    def figure(self, summary: pd.DataFrame) -> Figure:
+        """Final accuracy by share of wrong labels and by batch size, every arm at its best rate."""
+        usual = summary[summary["batch_size"] == self.batch_size]
+        panels = {
+            "label_noise": (usual, "wrong training labels"),
+            "batch_size": (summary[summary["label_noise"] == 0], "images per step"),
+        }
+        figure, line = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+        for axes, (column, (rows, what)) in zip(line, panels.items(), strict=True):
+            plotting.draw_by_setting(axes, rows, column, "final_accuracy")
+            axes.set(xlabel=what, ylabel="final test accuracy (%)")
+        line[0].xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        line[1].set_xscale("log", base=2)
+        line[1].xaxis.set_major_formatter(ScalarFormatter())
+        line[0].legend(frameon=False, fontsize=8)
+        figure.suptitle(
+            f"{self.title}: noisy signals, tuned in each condition, "
+            f"mean ±1 sd of {self.seeds} seeds"
+        )
+        return figure
+
+
+def condition_of(label_noise: float, batch_size: int) -> str:
+    """A condition in words.
+
+    >>> condition_of(0.2, 128)
+    '20% wrong labels, batches of 128'
+    """
+    return f"{label_noise:.0%} wrong labels, batches of {batch_size}"

@@ -1,0 +1,175 @@
+"""The search for the learning rates of the fair test."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments import comparisons
+from experiments.arms import ARMS, FAIR_TEST, colour, label
+from experiments.cells import Cell, ConfigError, Workload
+from experiments.search import (
+    FIRST_LEARNING_RATES,
+    best_learning_rate,
+    first_learning_rates,
+    next_learning_rate,
+)
+from experiments.studies.base import FIGURE, FIRST_TUNING_SEED, Arms, Run, Sizes, Study, with_seeds
+from experiments.studies.findings import Findings
+from experiments.summary import summarise
+from experiments.tables import Table, markdown_table
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tune(Study):
+    """Learning rates for the fair test: equal budgets for all arms, on held-out training images.
+
+    The search of every arm begins with five learning rates around its default, half a decade apart,
+    and continues at the side where the best one lies until the budget is spent; beyond it only
+    where the best one still lies at an edge of what was tried.
+
+    Attributes:
+      seeds: number of training runs per learning rate; no other study uses these seeds.
+      budget: number of learning rates per arm.
+    """
+
+    name = "tune"
+    sizes: ClassVar[Sizes] = {
+        "smoke": {**Study.sizes["smoke"], "arms": ("full", "gradient_only", "sgd")}
+    }
+
+    dataset: str = "fashion_mnist"
+    arms: Arms = FAIR_TEST
+    seeds: int = 3
+    budget: int = FIRST_LEARNING_RATES
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.budget < FIRST_LEARNING_RATES:
+            raise ConfigError(f"budget must be at least {FIRST_LEARNING_RATES}, got {self.budget}.")
+
+    @classmethod
+    def variable_on_record(cls, rows: pd.DataFrame) -> dict[str, Any]:
+        """Every arm tried as many learning rates as the budget, unless the best was at an edge."""
+        tried = rows.groupby("arm")["learning_rate"].nunique()
+        return {**super().variable_on_record(rows), "budget": int(tried.min())}
+
+    def workload(self) -> Workload:
+        """What the study's cells share: a sixth of the training images is held out."""
+        return dataclasses.replace(super().workload(), split="validation")
+
+    def cells(self, arm: str, learning_rate: float, workload: Workload | None = None) -> list[Cell]:
+        """The training runs of one arm at one learning rate, on the seeds of searches."""
+        workload = workload or self.workload()
+        return with_seeds(workload, arm, learning_rate, self.seeds, FIRST_TUNING_SEED)
+
+    def run(self, run: Run, source: str) -> Findings:
+        """Tries learning rates until the search of every arm is over."""
+        rates = {arm: first_learning_rates(ARMS[arm].learning_rate) for arm in self.arms}
+        while True:
+            rows = run(
+                [cell for arm in self.arms for rate in rates[arm] for cell in self.cells(arm, rate)]
+            )
+            summary = summarise(rows, ["arm", "learning_rate"])
+            found = {
+                arm: dict(zip(of_arm["learning_rate"], of_arm["final_accuracy_mean"], strict=True))
+                for arm, of_arm in summary.groupby("arm", sort=False)
+            }
+            more = {arm: next_learning_rate(found[arm], self.budget) for arm in self.arms}
+            if not any(more.values()):
+                break
+            for arm, rate in more.items():
+                rates[arm] += [rate] if rate else []
+        selections = pd.DataFrame(
+            [
+                {
+                    "arm": arm,
+                    "learning_rate": (best := best_learning_rate(found[arm])),
+                    "validation_accuracy": found[arm][best],
+                    "trials": len(rates[arm]),
+                    "at_edge": best in (min(rates[arm]), max(rates[arm])),
+                }
+                for arm in self.arms
+            ]
+        )
+        table = selection_table(selections)
+        beyond = [row[0] for row in table[1:] if int(row[3]) > self.budget]
+        report = [
+            "Learning rates",
+            f"{self.budget} learning rates per arm, half a decade apart, {self.seeds} seeds each, "
+            f"{self.epochs} epochs, batches of {self.batch_size}. Selected by mean final accuracy "
+            "on a sixth of the training images that was held out; no test image was looked at. "
+            f"Data: {source}.",
+            "The best rate still lay at the edge of the budget and the search continued for: "
+            f"{', '.join(beyond) if beyond else 'no arm'}.",
+            markdown_table(table),
+            "![validation accuracy by learning rate](figure.png)",
+        ]
+        return Findings(
+            table,
+            summary,
+            comparisons.table([]),
+            {FIGURE: self.figure(summary)},
+            report,
+            selections=selections,
+        )
+
+    def figure(self, summary: pd.DataFrame) -> Figure:
+        """Validation accuracy by learning rate: one small panel per arm, its selection marked."""
+        columns = 5
+        lines = -(-len(self.arms) // columns)
+        figure, grid = plt.subplots(
+            lines,
+            columns,
+            figsize=(13, 2.3 * lines),
+            sharey=True,
+            squeeze=False,
+            layout="constrained",
+        )
+        for axes, arm in zip(grid.flat, self.arms, strict=False):
+            of_arm = summary[summary["arm"] == arm].sort_values("learning_rate")
+            rates, mean = of_arm["learning_rate"], of_arm["final_accuracy_mean"]
+            sd = of_arm["final_accuracy_sd"].fillna(0)
+            axes.errorbar(rates, mean, yerr=sd, color=colour(arm), marker=".", capsize=2)
+            best = mean.argmax()
+            axes.plot(
+                rates.iloc[best],
+                mean.iloc[best],
+                "o",
+                markersize=9,
+                fillstyle="none",
+                color="black",
+            )
+            axes.set(xscale="log", title=label(arm))
+            axes.title.set_fontsize(9)
+            axes.grid(alpha=0.25)
+        for axes in list(grid.flat)[len(self.arms) :]:
+            axes.set_axis_off()
+        # Diverged runs stay in the records; on this scale they would hide the differences.
+        best_of_all = summary["final_accuracy_mean"].max()
+        grid[0, 0].set_ylim(best_of_all - 8, best_of_all + 0.8)
+        figure.supxlabel("learning rate")
+        figure.supylabel("validation accuracy (%)")
+        figure.suptitle(
+            f"{self.title}: learning rates tried, circle: selected "
+            f"(mean of {self.seeds} seeds, bars ±1 standard deviation)"
+        )
+        return figure
+
+
+def selection_table(selections: pd.DataFrame) -> Table:
+    """What the search for the learning rate selected."""
+    table = [["arm", "rate", "validation %", "rates tried", "at an edge"]]
+    for row in selections.to_dict("records"):
+        table.append(
+            [
+                label(row["arm"]),
+                f"{row['learning_rate']:g}",
+                f"{row['validation_accuracy']:.2f}",
+                f"{row['trials']}",
+                "yes" if row["at_edge"] else "no",
+            ]
+        )
+    return table

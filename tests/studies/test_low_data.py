@@ -1,0 +1,33 @@
+"""Figure 3: little data."""
+
+import pytest
+
+from experiments.studies.low_data import LowData
+from tests.studies.made_up import Done, StudyTests, final_percent
+
+
+class TestLowData(StudyTests):
+    study = LowData(seeds=3, epochs=2, fractions=(0.5, 1.0))
+
+    def test_trains_a_share_for_as_many_epochs_and_for_as_many_steps(self, done: Done):
+        shares = set(zip(done.rows["fraction"], done.rows["epochs"], strict=True))
+        assert shares == {(0.5, 2), (0.5, 4), (1.0, 2)}
+
+    def test_compares_the_arms_in_every_condition_and_the_gains_by_share(self, done: Done):
+        mean = final_percent(done.rows).groupby(["fraction", "epochs", "arm"]).mean()
+        gain = mean.unstack("arm")
+        gain = gain["full"] - gain["gradient_only"]
+        expected = {
+            "equal epochs, 50% of the images": gain[0.5, 2],
+            "equal epochs, 100% of the images": gain[1.0, 2],
+            "equal steps, 50% of the images": gain[0.5, 4],
+            "equal epochs, gain at 50% minus gain at 100%": gain[0.5, 2] - gain[1.0, 2],
+            "equal steps, gain at 50% minus gain at 100%": gain[0.5, 4] - gain[1.0, 2],
+        }
+        found = done.comparisons.set_index("condition")["mean"].to_dict()
+        assert found == pytest.approx(expected, abs=1e-4)
+
+    def test_answers_at_equal_epochs_and_at_equal_steps(self, done: Done):
+        for claim in done.read("claims.csv")["answer"]:
+            assert "at equal epochs" in claim
+            assert "at equal steps" in claim

@@ -1,0 +1,31 @@
+"""Wrong labels, small and large batches."""
+
+import pytest
+
+from experiments.studies.noise import Noise
+from tests.studies.made_up import Done, StudyTests, final_percent, marks_best_rates_at_an_end
+
+
+class TestNoise(StudyTests):
+    study = Noise(arms=("full", "sgd"), seeds=3, epochs=2, label_noise=(0.0, 0.4), batch_sizes=(8,))
+
+    def test_tunes_each_arm_in_each_condition_on_held_out_images(self, done: Done):
+        conditions = {(0.0, 128), (0.4, 128), (0.0, 8)}
+        for split, count in (("validation", 3), ("test", 1)):
+            of_split = done.rows[done.rows["split"] == split]
+            groups = of_split.groupby(["label_noise", "batch_size", "arm"])["learning_rate"]
+            assert (groups.nunique() == count).all()
+            assert {key[:2] for key in groups.groups} == conditions
+
+    def test_takes_the_rates_that_were_best_there(self, done: Done):
+        chosen = done.rows[done.rows["split"] == "test"].groupby("arm")["learning_rate"].unique()
+        assert chosen["full"].tolist() == [0.3]
+        assert chosen["sgd"].tolist() == [0.03], "the nearest to its best of the three"
+        marks_best_rates_at_an_end(done)
+
+    def test_compares_the_gain_with_noise_with_that_without(self, done: Done):
+        final = final_percent(done.rows).loc["test"].groupby(["label_noise", "batch_size", "arm"])
+        mean = final.mean().unstack("arm")
+        gain = mean["full"] - mean["sgd"]
+        (row,) = done.comparisons.query("condition.str.startswith('gain')").to_dict("records")
+        assert row["mean"] == pytest.approx(gain[0.4, 128] - gain[0.0, 128], abs=1e-4)

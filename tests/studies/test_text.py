@@ -1,0 +1,25 @@
+"""Text."""
+
+import pytest
+
+from experiments.studies.text import Text
+from tests.studies.made_up import Done, StudyTests, final_percent, marks_best_rates_at_an_end
+
+
+class TestText(StudyTests):
+    study = Text(dataset="mnist5k", arms=("full", "sgd"), seeds=3, epochs=2, tuning_seeds=1)
+
+    def test_takes_the_rates_that_were_best_on_held_out_text(self, done: Done):
+        chosen = done.rows[done.rows["split"] == "test"].groupby("arm")["learning_rate"].unique()
+        assert chosen["full"].tolist() == [0.3]
+        assert chosen["sgd"].tolist() == [0.03]
+        marks_best_rates_at_an_end(done)
+
+    def test_compares_the_first_arm_with_the_others(self, done: Done):
+        final = final_percent(done.rows).loc["test"].groupby("arm").mean()
+        (row,) = done.comparisons.to_dict("records")
+        assert row["mean"] == pytest.approx(final["full"] - final["sgd"], abs=1e-4)
+
+    def test_says_that_so_few_seeds_cannot_show_much(self, done: Done):
+        (claim,) = done.read("claims.csv").query("headline").to_dict("records")
+        assert "with 3 seeds, p of 1 comparison cannot fall below 0.12" in claim["answer"]
