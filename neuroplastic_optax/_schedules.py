@@ -22,13 +22,13 @@ def _check_count(name: str, value: int, *, at_least: int) -> None:
 def plasticity_warmup(
     steps_per_epoch: int, warmup_epochs: int, final_scale: float = 1.0
 ) -> optax.Schedule:
-    r"""The published warm-up of γ: a stair of one step an epoch from 0 to its final value.
+    r"""The published warm-up of γ: a stair of one step per epoch from 0 to its final value.
 
     .. math::
 
       \gamma_t = \gamma \min(\lfloor t / n \rfloor / w,\ 1)
 
-    with n steps an epoch and w warm-up epochs; γ from the start where w = 0.
+    with n steps per epoch and w warm-up epochs; γ from the start where w = 0.
 
     Args:
       steps_per_epoch: n, at least 1; a partial last batch counts as a step.

@@ -63,15 +63,15 @@ def scale_by_plasticity(
       activity_weight: :math:`w_a`. A weight of static 0 keeps no trace for its signal.
       gradient_weight: :math:`w_g`.
       memory_weight: :math:`w_m`.
-      activity_decay: :math:`\beta_a`, in [0, 1) a step.
-      b1: :math:`\beta_1`, in [0, 1) a step.
-      b2: :math:`\beta_2`, in [0, 1) a step.
+      activity_decay: :math:`\beta_a`, in [0, 1) per step.
+      b1: :math:`\beta_1`, in [0, 1) per step.
+      b2: :math:`\beta_2`, in [0, 1) per step.
       min_alpha: lower bound of the coefficient before ``plasticity_scale``.
       max_alpha: upper bound of the coefficient before ``plasticity_scale``.
       plasticity_scale: γ, a number or a schedule of the step (the first is 0). 0 is gradient-only,
         1 the paper's formula; above 1 the coefficient may leave its bounds and turn negative.
       eps: keeps the ratios finite, in units of the gradient.
-      tensorwise: one coefficient a leaf in place of one an entry.
+      tensorwise: one coefficient per leaf in place of one per entry.
       accumulator_dtype: dtype of the traces; None gives float32, or the leaf's where it is wider.
         bfloat16 halves their memory and traffic.
       diagnostics: keep :class:`PlasticityDiagnostics` in the state; ``"per_leaf"`` by leaf too.

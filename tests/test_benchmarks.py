@@ -165,7 +165,7 @@ class TestStep:
         check_folder(step_run, "step", {"step.csv"})
 
     def test_floors(self):
-        """Bytes a parameter: the passes of each optimizer, counted by hand."""
+        """Bytes per parameter: the passes of each optimizer, counted by hand."""
         assert {name: contestant.floor for name, contestant in step.CONTESTANTS.items()} == {
             "sgd": 12,
             "adam": 28,
