@@ -262,7 +262,7 @@ def _size(tree: Any) -> int:
 
 
 def measure(tree: str, size: Size, progress: Progress) -> pd.DataFrame:
-    """All optimizers on one tree: a row an optimizer, without and with donation."""
+    """All optimizers on one tree: one row per optimizer, without and with donation."""
     rng = np.random.default_rng(0)
     gradients = jax.tree.map(
         lambda leaf: jnp.asarray(0.01 * rng.standard_normal(leaf.shape, leaf.dtype)), TREES[tree]()
@@ -328,8 +328,8 @@ def make_table(rows: pd.DataFrame) -> Table:
 
 
 def floor_table() -> Table:
-    """The passes of each optimizer, and the bytes a parameter that they come to."""
-    table = [["optimizer", "passes", "bytes a parameter"]]
+    """The passes of each optimizer, and the bytes per parameter that they come to."""
+    table = [["optimizer", "passes", "bytes per parameter"]]
     for contestant in CONTESTANTS.values():
         passes = "; ".join(contestant.passes).replace(" ;", ";")
         table.append([contestant.label, f"`{passes}`", f"{contestant.floor}"])
@@ -346,7 +346,7 @@ def describe(rows: pd.DataFrame) -> str:
 
 
 def make_figure(rows: pd.DataFrame) -> Figure:
-    """Median time of a step by optimizer, a panel a tree, beside the time of its floor."""
+    """Median time of a step by optimizer, one panel per tree, beside the time of its floor."""
     trees = list(rows["tree"].unique())
     figure, panels = plt.subplots(
         1, len(trees), figsize=(2.5 + 3.5 * len(trees), 4.5), squeeze=False, layout="constrained"
@@ -369,7 +369,7 @@ def make_figure(rows: pd.DataFrame) -> Figure:
             markeredgewidth=2,
             label="floor at the speed of a copy",
         )
-        axes.set(xscale="log", xlabel="ms a step (median)", title=TITLES[tree])
+        axes.set(xscale="log", xlabel="ms per step (median)", title=TITLES[tree])
         axes.xaxis.set_minor_formatter(NullFormatter())
         labels = [CONTESTANTS[name].label for name in names] if axes is panels[0, 0] else []
         axes.set_yticks(heights if labels else [], labels)
@@ -392,7 +392,7 @@ def make_report(rows: pd.DataFrame, notes: list[str], measured_on: str) -> str:
             "",
             *sections,
             *(f"{note}\n" for note in notes),
-            "![milliseconds a step](figure.png)",
+            "![milliseconds per step](figure.png)",
             "",
             "## Floors",
             "",

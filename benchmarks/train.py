@@ -76,7 +76,7 @@ class Config:
     Attributes:
       preset: "smoke" takes a few steps of the MLP alone, to see that everything works.
       width: channels of ResNet-18's first stage; 16 on a CPU and 64 elsewhere if nothing is given.
-      resnet_batch: images a step of ResNet-18; 8 on a CPU and 128 elsewhere if nothing is given.
+      resnet_batch: images per step of ResNet-18; 8 on a CPU and 128 elsewhere if nothing is given.
       out: folder for tables, figure, report and manifest.
     """
 
@@ -147,7 +147,7 @@ class Epoch:
 def measure_throughput(
     work: Work, size: Size, progress: Progress, note: Callable[[str], None]
 ) -> pd.DataFrame:
-    """Images a second by number of seeds and way to train them: a row each.
+    """Images per second by number of seeds and way to train them: one row each.
 
     The ways are one seed after the other with one program, all seeds in one program by ``lax.map``
     or by ``vmap`` on one device, and, where there are several devices, all seeds spread over them
@@ -202,7 +202,7 @@ def measure_throughput(
 
 
 def measure_optimizers(work: Work, size: Size, progress: Progress) -> pd.DataFrame:
-    """Time of a training step by arm, one seed: a row an arm.
+    """Time of a training step by arm, one seed: one row per arm.
 
     The optimizer's share is what a step takes beyond the step with plain SGD, θ − ηg, which is the
     least that a step with the same gradient can do.
@@ -232,7 +232,7 @@ def measure_optimizers(work: Work, size: Size, progress: Progress) -> pd.DataFra
 
 
 def throughput_table(rows: pd.DataFrame) -> Table:
-    """Images a second, as readers should see them: a line a number of seeds."""
+    """Images per second, as readers should see them: one line per number of seeds."""
     ways = list(rows["way"].unique())
     table = [["model", "seeds", *ways]]
     for (model, seeds), group in rows.groupby(["model", "seeds"], sort=False):
@@ -244,7 +244,7 @@ def throughput_table(rows: pd.DataFrame) -> Table:
 
 def optimizer_table(rows: pd.DataFrame) -> Table:
     """The time of a training step by arm, as readers should see it."""
-    table = [["model", "arm", "ms a step", "best", "x SGD momentum", "optimizer's share"]]
+    table = [["model", "arm", "ms per step", "best", "x SGD momentum", "optimizer's share"]]
     for row in rows.to_dict("records"):
         table.append(
             [
@@ -260,7 +260,7 @@ def optimizer_table(rows: pd.DataFrame) -> Table:
 
 
 def make_figure(throughput: pd.DataFrame, optimizers: pd.DataFrame) -> Figure:
-    """A line of panels a model: images a second by seeds, and the step's time by arm."""
+    """One line of panels per model: images per second by seeds, and the step's time by arm."""
     titles = list(throughput["model"].unique())
     figure, grid = plt.subplots(
         len(titles), 2, figsize=(10, 3.6 * len(titles)), squeeze=False, layout="constrained"
@@ -286,7 +286,7 @@ def _draw_throughput(axes: Axes, rows: pd.DataFrame) -> None:
                 label=way,
             )
     seeds = sorted(rows["seeds"].unique())
-    axes.set(xscale="log", yscale="log", xlabel="seeds", ylabel="images a second, all seeds")
+    axes.set(xscale="log", yscale="log", xlabel="seeds", ylabel="images per second, all seeds")
     axes.set_xticks(seeds, [str(number) for number in seeds], minor=False)
     axes.set_xticks([], minor=True)
     axes.grid(alpha=0.25)
@@ -314,7 +314,7 @@ def make_report(
             "",
             f"{measured_on} What is measured, and how, is on the page on benchmarks.",
             "",
-            f"Images a second, all seeds together, {ARMS[ARM].label}:",
+            f"Images per second, all seeds together, {ARMS[ARM].label}:",
             "",
             markdown_table(throughput_table(throughput)),
             "",

@@ -23,7 +23,8 @@ from experiments.mesh import join_processes, make_mesh
 from experiments.records import RecordError, Records
 from experiments.run import Runner
 from experiments.studies import STUDIES
-from experiments.studies.base import Preset, Study, save
+from experiments.studies.base import Preset, Study
+from experiments.studies.saving import save
 from experiments.tables import show
 
 

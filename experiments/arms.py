@@ -35,7 +35,7 @@ ADAMW_DECAY = 1e-2
 VERMILION, BLUE, BLACK, GREEN = "#D55E00", "#0072B2", "#000000", "#009E73"
 GREY, PURPLE, ORANGE, SKY, WINE = "#999999", "#CC79A7", "#E69F00", "#56B4E9", "#882255"
 
-Role = Literal["fair test", "ablation", "precision", "design space", "selection"]
+Role = Literal["fair test", "ablation", "other", "design space", "selection"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,7 +295,7 @@ _NARROW = Arm(
     {"accumulator_dtype": "bfloat16"},
     family="full",
     has_alpha=True,
-    role="precision",
+    role="other",
 )
 
 ARMS: dict[str, Arm] = {

@@ -56,7 +56,7 @@ def _drawn_alone(draw: Callable[[jax.Array], jax.Array], key: jax.Array) -> jax.
 def scale_by_control(
     control: Control, *, plasticity_scale: optax.Schedule, seed: ArrayLike
 ) -> optax.GradientTransformation:
-    """Multiplies each gradient by ``control(α, gradient, key)``, a fresh key a step and leaf.
+    """Multiplies each gradient by ``control(α, gradient, key)``, a fresh key per step and leaf.
 
     Args:
       control: one of the functions above.

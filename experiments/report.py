@@ -10,7 +10,8 @@ import tyro
 from experiments.cells import Cell, ConfigError
 from experiments.records import MANIFEST, RUNS, RecordError, read_runs
 from experiments.studies import STUDIES
-from experiments.studies.base import Run, save
+from experiments.studies.base import Run
+from experiments.studies.saving import save
 from experiments.summary import of_cells
 
 

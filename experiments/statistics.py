@@ -74,15 +74,8 @@ def smallest_p(n: int) -> float:
 
     Of the `2^n` sign vectors one is the observed one: `p >= 2^-n`.
 
-    Args:
-        n: Number of pairs.
-
-    Returns:
-        `2^-n`.
-
-    Example:
-        >>> smallest_p(3)
-        0.125
+    >>> smallest_p(3)
+    0.125
     """
     return 2.0**-n
 
@@ -116,17 +109,9 @@ def paired_comparison(
         resamples: Number of bootstrap resamples and of random sign vectors, at least 99.
         seed: Chooses the resamples.
 
-    Returns:
-        The comparison.
-
     Raises:
         ValueError: The arms differ in length, are empty, not finite or not vectors, or an option
             is out of range.
-
-    Example:
-        >>> comparison = paired_comparison([97.5, 97.9, 97.6], [97.1, 97.3, 97.4])
-        >>> round(comparison.mean, 6), comparison.p_greater, comparison.exact
-        (0.4, 0.125, True)
 
     References:
         Efron (1987), "Better bootstrap confidence intervals", JASA 82.
@@ -172,21 +157,14 @@ def holm(p_values: npt.ArrayLike) -> FloatArray:
     Rejecting where `adjusted <= alpha` keeps the probability of any false rejection within `alpha`,
     however the tests depend on each other.
 
-    Args:
-        p_values: `[m]`, one p-value per hypothesis.
+    Reference: Holm (1979), "A simple sequentially rejective multiple test procedure", Scand. J.
+    Stat. 6.
 
-    Returns:
-        `[m]`, the adjusted p-values in the order given.
+    >>> holm([0.01, 0.04, 0.03]).tolist()
+    [0.03, 0.06, 0.06]
 
     Raises:
         ValueError: The p-values are not a vector, or one is not between 0 and 1.
-
-    Example:
-        >>> holm([0.01, 0.04, 0.03]).tolist()
-        [0.03, 0.06, 0.06]
-
-    References:
-        Holm (1979), "A simple sequentially rejective multiple test procedure", Scand. J. Stat. 6.
     """
     p = np.asarray(p_values, dtype=np.float64)
     if p.ndim != 1:

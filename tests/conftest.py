@@ -60,7 +60,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
-    """Prints a row a property and a column a transformation; works with xdist as without."""
+    """Prints one row per property and one column per transformation, with xdist or without."""
     if not config.getoption("--conformance-table"):
         return
     outcomes: dict[str, dict[str, bool]] = {}

@@ -69,7 +69,9 @@ class TestHelp:
         assert code == 0
         for field, explanation in explanations(STUDIES[name]).items():
             option = f"--{field.replace('_', '-')}"
-            assert re.search(rf"{option}[ ,].{{0,80}}{re.escape(explanation[:30])}", text), option
+            assert re.search(rf"{option}[ ,].{{0,2000}}?{re.escape(explanation[:30])}", text), (
+                option
+            )
 
     @pytest.mark.parametrize("name", STUDIES)
     def test_explains_the_study_in_full(self, name: str, answer: Answer):

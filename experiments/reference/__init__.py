@@ -14,7 +14,7 @@ DATASETS = ("mnist", "fashion_mnist")
 
 
 def load(dataset: str) -> pd.DataFrame:
-    """The published implementation's trajectories: a row a run and epoch.
+    """The published implementation's trajectories: one row per run and epoch.
 
     Args:
       dataset: ``"mnist"`` or ``"fashion_mnist"``.

@@ -74,7 +74,7 @@ class Accuracy(Study):
             "![test accuracy by epoch](figure.png)",
         ]
         figures = {FIGURE: self.figure(rows)}
-        return Findings(table, summary, found, figures, report, self.claims(found))
+        return Findings(table, summary, found, figures, report)
 
     def compare(self, parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         """The first arm against each of the others."""

@@ -1,4 +1,4 @@
-"""What all studies share: settings, presets, the search for a learning rate, saving."""
+"""What all studies share: settings, presets, selections, the search for a learning rate."""
 
 import dataclasses
 import functools
@@ -10,10 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 import pandas as pd
 import tyro
 
-from experiments import plotting
 from experiments.arms import ARMS, PUBLISHED
 from experiments.cells import RESNET_WIDTH, Cell, ConfigError, Model, Workload
-from experiments.records import write_atomically
 from experiments.search import best_learning_rate, near_learning_rates
 from experiments.studies.findings import Claim, Findings
 from experiments.summary import of_cells, per_cell
@@ -23,8 +21,7 @@ Sizes = Mapping[Preset, Mapping[str, Any]]
 Run = Callable[[Sequence[Cell]], pd.DataFrame]  # the rows of cells, which it may have to train
 Trial = TypeVar("Trial")
 
-SUMMARY, FIGURE, REPORT, SELECTIONS = "summary.csv", "figure.png", "report.md", "selections.csv"
-COMPARISONS, CLAIMS = "comparisons.csv", "claims.csv"
+FIGURE, SELECTIONS = "figure.png", "selections.csv"
 FIRST_TUNING_SEED = 1000  # far from those of every final run
 # Where things lie or run says nothing about what they are.
 PLACES = ("out", "data_dir", "raw_dir", "mesh", "fsdp", "distributed")
@@ -108,6 +105,11 @@ class Study:
           source: where the data are from.
         """
         raise NotImplementedError
+
+    def claims(self, found: pd.DataFrame) -> list[Claim]:
+        """What the page of results says, from the study's comparisons alone."""
+        del found
+        return []
 
     @classmethod
     def at(cls, preset: Preset) -> Self:
@@ -356,40 +358,3 @@ def check_known(field: str, values: tuple[str, ...], known: tuple[str, ...]) -> 
 def default_folder(study: str, dataset: str) -> Path:
     """Where a study's records go unless another folder is named."""
     return Path("results") / f"{study}-{dataset}"
-
-
-def save(study: Study, findings: Findings, folder: Path) -> None:
-    """Writes what a study leaves beside its records."""
-    write_atomically(folder / SUMMARY, findings.summary.to_csv(index=False))
-    write_atomically(folder / COMPARISONS, findings.comparisons.to_csv(index=False))
-    claims = pd.DataFrame(
-        [{"data": study.title + study.scale(), **vars(claim)} for claim in findings.claims],
-        columns=["data", *(field.name for field in dataclasses.fields(Claim))],
-    )
-    write_atomically(folder / CLAIMS, claims.to_csv(index=False))
-    if findings.selections is not None:
-        write_atomically(folder / SELECTIONS, findings.selections.to_csv(index=False))
-    for name, figure in findings.figures.items():
-        plotting.save(figure, folder / name)
-    title, *paragraphs = findings.report
-    report = [f"# {title}: {study.title}", *reductions(study), *paragraphs]
-    write_atomically(folder / REPORT, "\n\n".join(report) + "\n")
-
-
-def reductions(study: Study) -> list[str]:
-    """A paragraph on what is smaller than in the full protocol; nothing where nothing is.
-
-    >>> reductions(Study(epochs=3))
-    ['**Not the full protocol**, whose values are in brackets: epochs 3 (10).']
-    """
-    changes = [
-        f"{name.replace('_', ' ')} {_value(ours)} ({_value(full)})"
-        for name, (ours, full) in study.reductions().items()
-    ]
-    if not changes:
-        return []
-    return [f"**Not the full protocol**, whose values are in brackets: {', '.join(changes)}."]
-
-
-def _value(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -114,7 +114,7 @@ class DesignSpace(OnCifar10, Searching):
             "![final accuracy of every variant](figure.png)",
         ]
         figures = {FIGURE: self.figure(samples)}
-        return Findings(table, summary, found, figures, report, self.claims(found))
+        return Findings(table, summary, found, figures, report)
 
     def compare(self, samples: Mapping[str, Sample], strongest: str) -> Iterator[dict[str, Any]]:
         """Every variant against its base, and against the strongest baseline."""

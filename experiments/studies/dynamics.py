@@ -74,7 +74,7 @@ class Dynamics(Study):
         figures = {FIGURE: self.figure(rows, published)}
         figures |= {f"layers-{arm}.png": layers(rows, arm, self.title) for arm in self.arms}
         summary = summarise(rows, ["arm", "learning_rate"])
-        return Findings(table, summary, found, figures, report, self.claims(found))
+        return Findings(table, summary, found, figures, report)
 
     def compare(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The mean α in the last epoch: the first arm against each of the others."""

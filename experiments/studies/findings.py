@@ -61,7 +61,6 @@ class Findings:
       comparisons: the table of :mod:`experiments.comparisons`.
       figures: by the names of their files.
       report: paragraphs; the first one is the title.
-      claims: what the page of results says.
       selections: the settings that a search selected, where the study is one.
     """
 
@@ -70,7 +69,6 @@ class Findings:
     comparisons: pd.DataFrame
     figures: Mapping[str, Figure]
     report: Sequence[str]
-    claims: Sequence[Claim] = ()
     selections: pd.DataFrame | None = None
 
 

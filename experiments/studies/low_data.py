@@ -87,7 +87,7 @@ class LowData(Study):
             "![final accuracy and loss by share of the training images](figure.png)",
         ]
         figures = {FIGURE: self.figure(summary)}
-        return Findings(table, summary, found, figures, report, self.claims(found))
+        return Findings(table, summary, found, figures, report)
 
     def compare(
         self, rows: Mapping[tuple[Regime, float, str], pd.DataFrame]

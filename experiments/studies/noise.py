@@ -110,7 +110,7 @@ class Noise(Searching):
             "![final accuracy by label noise and batch size](figure.png)",
         ]
         figures = {FIGURE: self.figure(summary)}
-        return Findings(table, summary, found, figures, report, self.claims(found))
+        return Findings(table, summary, found, figures, report)
 
     def compare(self, samples: Mapping[tuple[Workload, str], Sample]) -> Iterator[dict[str, Any]]:
         """The first arm against the others in each condition, and its gain by label noise."""

@@ -81,7 +81,7 @@ class Optimizers(OnCifar10):
             "![accuracy and training loss by epoch, final and best accuracy](figure.png)",
         ]
         figures = {FIGURE: self.figure(rows, summary)}
-        return Findings(table, summary, found, figures, report, self.claims(found))
+        return Findings(table, summary, found, figures, report)
 
     def claims(self, found: pd.DataFrame) -> list[Claim]:
         """Figure 4: the claim is that the others are ahead, so that *worse* agrees with it."""

@@ -132,13 +132,7 @@ class Selection(Searching):
             "![all trials, and the selected ones](figure.png)",
         ]
         return Findings(
-            table,
-            trials,
-            found,
-            {FIGURE: self.figure(trials, samples)},
-            report,
-            self.claims(found),
-            selections,
+            table, trials, found, {FIGURE: self.figure(trials, samples)}, report, selections
         )
 
     def compare(self, samples: Mapping[str, Sample]) -> pd.DataFrame:

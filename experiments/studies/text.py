@@ -92,9 +92,7 @@ class Text(Searching):
             *compared(found, self.name),
             "![test loss by epoch and final accuracy](figure.png)",
         ]
-        return Findings(
-            table, summary, found, {FIGURE: self.figure(rows)}, report, self.claims(found)
-        )
+        return Findings(table, summary, found, {FIGURE: self.figure(rows)}, report)
 
     def claims(self, found: pd.DataFrame) -> list[Claim]:
         """What the paper did not look at."""

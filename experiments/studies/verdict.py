@@ -110,7 +110,7 @@ class FairTest(Tuned):
             markdown_table(table),
         ]
         figures = {FIGURE: self.figure(found)}
-        return Findings(table, summary, found, figures, report, self.claims(found))
+        return Findings(table, summary, found, figures, report)
 
     def compare(self, samples: Mapping[Competitor, Sample]) -> Iterator[dict[str, Any]]:
         """Every hypothesis, then the full method against the arms that are in none."""
