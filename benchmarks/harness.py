@@ -29,7 +29,7 @@ from rich.progress import (
 )
 
 from experiments import figures
-from experiments.configs import ConfigError
+from experiments.cells import ConfigError
 from experiments.records import MANIFEST, RecordError, circumstances, write_atomically
 
 Preset = Literal["default", "smoke"]

@@ -18,7 +18,7 @@ from rich.progress import Progress
 from benchmarks import harness
 from experiments import tasks
 from experiments.__main__ import show
-from experiments.configs import RESNET_WIDTH, ConfigError, Workload
+from experiments.cells import RESNET_WIDTH, ConfigError, Workload
 from experiments.data import Dataset
 from experiments.figures import COLOURS
 from experiments.mesh import make_mesh

@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from experiments import studies, tasks
+from experiments.cells import ConfigError
 from experiments.checkpoints import CHECKPOINTS
-from experiments.configs import ConfigError, Preset, Study
+from experiments.configs import Preset, Study
 from experiments.data import DataError
 from experiments.mesh import join_processes, make_mesh
 from experiments.records import RecordError, Records

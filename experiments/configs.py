@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
+from experiments.cells import RESNET_WIDTH, Cell, ConfigError, Model, Workload
 from experiments.data import DATASETS
 from experiments.hypotheses import ARMS_OF_HYPOTHESES
 from experiments.optimizers import (
@@ -16,11 +17,8 @@ from experiments.optimizers import (
     FAMILIES,
     PLASTIC,
     SELECTION,
-    Diagnostics,
 )
 
-Model = Literal["mlp", "resnet18", "transformer"]
-Split = Literal["test", "validation"]
 Regime = Literal["equal epochs", "equal steps"]
 Preset = Literal["smoke", "cpu", "paper"]
 Sizes = Mapping[Preset, Mapping[str, Any]]
@@ -29,59 +27,6 @@ MODELS: dict[str, Model] = {"cifar10": "resnet18", "python_source": "transformer
 
 FIRST_LEARNING_RATES = 5
 FIRST_TUNING_SEED = 1000  # far from those of every other study
-RESNET_WIDTH = 64
-
-
-class ConfigError(ValueError):
-    """A configuration that no study can run, by field, value and what is known."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Workload:
-    """What every arm of a comparison shares.
-
-    Attributes:
-      dataset: name of the data set.
-      model: the paper's MLP, ResNet-18 for CIFAR-10, or a causal transformer for text.
-      epochs: passes over the training images.
-      batch_size: images a step; an epoch's last step takes what is left.
-      fraction: share of the training images, nested and balanced over the classes.
-      test_fraction: share of the evaluated images, the first ones.
-      width: channels of ResNet-18's first stage; no other model has one.
-      label_noise: share of the training labels that are replaced by a wrong one.
-      split: what is evaluated: the test images, or a part of the training images held out from it.
-      diagnostics: record what plasticity did, where the arm has it; "per_leaf" in each leaf too.
-    """
-
-    dataset: str
-    model: Model = "mlp"
-    epochs: int = 10
-    batch_size: int = 128
-    fraction: float = 1.0
-    test_fraction: float = 1.0
-    width: int = RESNET_WIDTH
-    label_noise: float = 0.0
-    split: Split = "test"
-    diagnostics: Diagnostics = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """One training run. Nothing else decides its result, but for the machine's rounding."""
-
-    workload: Workload
-    arm: str
-    learning_rate: float
-    seed: int
-
-    def fields(self) -> dict[str, str | int | float | bool]:
-        """The cell as the columns that name it in the records."""
-        return {
-            "arm": self.arm,
-            **dataclasses.asdict(self.workload),
-            "seed": self.seed,
-            "learning_rate": self.learning_rate,
-        }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from experiments.configs import ConfigError
+from experiments.cells import ConfigError
 
 SEED, DATA = "seed", "data"
 

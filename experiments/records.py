@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import pandas as pd
 
-from experiments.configs import Cell, Workload
+from experiments.cells import Cell, Workload
 from experiments.optimizers import ARMS
 
 Row = dict[str, str | int | float | bool]  # of the table of runs: a cell and an epoch

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from experiments.cells import Workload
 from experiments.configs import (
     DesignSpace,
     LowData,
@@ -15,7 +16,6 @@ from experiments.configs import (
     Study,
     Text,
     Transfer,
-    Workload,
 )
 from experiments.figures import DATASET_TITLES
 from experiments.hypotheses import Competitor, Hypothesis

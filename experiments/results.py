@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import tyro
 
-from experiments.configs import RESNET_WIDTH
+from experiments.cells import RESNET_WIDTH
 from experiments.figures import DATASET_TITLES
 from experiments.optimizers import ARMS, DESIGN_SPACE
 from experiments.records import MANIFEST, RUNS, read_runs, write_atomically

@@ -23,8 +23,8 @@ from rich.progress import (
 )
 
 from experiments import tasks
+from experiments.cells import Cell, Workload
 from experiments.checkpoints import CHECKPOINTS, Checkpoint, CheckpointError, identify
-from experiments.configs import Cell, Workload
 from experiments.data import Dataset
 from experiments.mesh import check_batch_size, make_mesh, replicate
 from experiments.optimizers import ARMS

@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 
 from experiments import figures, reference, report
+from experiments.cells import Cell, ConfigError, Workload
 from experiments.configs import (
     Accuracy,
-    Cell,
-    ConfigError,
     DesignSpace,
     Dynamics,
     LowData,
@@ -24,7 +23,6 @@ from experiments.configs import (
     Transfer,
     Tune,
     Verdict,
-    Workload,
 )
 from experiments.hypotheses import HYPOTHESES, Competitor, Hypothesis
 from experiments.optimizers import ARMS

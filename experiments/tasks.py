@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from experiments import models
-from experiments.configs import Workload
+from experiments.cells import Workload
 from experiments.data import (
     DataError,
     Dataset,

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from benchmarks import harness, step, train
 from experiments import results
-from experiments.configs import ConfigError
+from experiments.cells import ConfigError
 from experiments.mesh import make_mesh
 from experiments.models import ResNet
 from experiments.records import RecordError

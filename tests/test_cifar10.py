@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.configs import Accuracy, Workload
+from experiments.cells import Workload
+from experiments.configs import Accuracy
 from experiments.data import Dataset
 from experiments.mesh import make_mesh
 from experiments.models import ResidualBlock, ResNet

@@ -8,15 +8,8 @@ from typing import get_args
 
 import pytest
 
-from experiments.configs import (
-    Accuracy,
-    Cell,
-    ConfigError,
-    Optimizers,
-    Preset,
-    Study,
-    Workload,
-)
+from experiments.cells import Cell, ConfigError, Workload
+from experiments.configs import Accuracy, Optimizers, Preset, Study
 from experiments.data import DATASETS
 from experiments.optimizers import ARMS
 from experiments.records import CELL_COLUMNS

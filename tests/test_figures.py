@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.configs import Cell, Workload
+from experiments.cells import Cell, Workload
 from experiments.data import DATASETS
 from experiments.figures import (
     COLOURS,

@@ -17,7 +17,7 @@ from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from experiments.configs import ConfigError
+from experiments.cells import ConfigError
 from experiments.mesh import check_batch_size, fsdp_spec, make_mesh
 from experiments.optimizers import ARMS
 from experiments.records import Records, write_atomically

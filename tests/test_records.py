@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from experiments import records as records_module
-from experiments.configs import Cell, Workload
+from experiments.cells import Cell, Workload
 from experiments.records import CELL_COLUMNS, RecordError, Records, write_atomically
 
 CONFIGURATION = {"epochs": 2, "batch_size": 128, "fractions": (0.1, 1.0), "rate": None}

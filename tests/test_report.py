@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from experiments import reference
-from experiments.configs import Cell, Workload
+from experiments.cells import Cell, Workload
 from experiments.optimizers import ARMS
 from experiments.report import accuracy_report, markdown_table, mean_and_sd, summary_table
 from experiments.summary import summarise

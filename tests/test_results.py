@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from experiments import results
-from experiments.configs import Cell, Workload
+from experiments.cells import Cell, Workload
 from experiments.hypotheses import Competitor, Hypothesis
 from experiments.records import Records
 from experiments.report import comparison_frame

@@ -16,7 +16,7 @@ from flax import nnx
 from rich.console import Console
 
 from experiments import checkpoints, run
-from experiments.configs import Cell, Workload
+from experiments.cells import Cell, Workload
 from experiments.data import Dataset
 from experiments.models import MLP
 from experiments.records import Records

@@ -17,9 +17,9 @@ from rich.console import Console
 
 from experiments import __main__ as command_line
 from experiments import figures, run, tasks
+from experiments.cells import ConfigError
 from experiments.configs import (
     Accuracy,
-    ConfigError,
     DesignSpace,
     Dynamics,
     LowData,

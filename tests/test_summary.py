@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.configs import Cell, Workload
+from experiments.cells import Cell, Workload
 from experiments.summary import per_cell, summarise
 
 EPOCHS = 3

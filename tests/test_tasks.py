@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from experiments import tasks
-from experiments.configs import Workload
+from experiments.cells import Workload
 from experiments.data import DataError, Dataset, subset, validation_split, with_label_noise
 from experiments.mesh import make_mesh
 from experiments.models import Transformer
