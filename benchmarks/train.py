@@ -19,7 +19,7 @@ from benchmarks import harness
 from experiments import tasks
 from experiments.__main__ import show
 from experiments.cells import RESNET_WIDTH, ConfigError, Workload
-from experiments.data import Dataset
+from experiments.dataset import Dataset
 from experiments.figures import COLOURS
 from experiments.mesh import make_mesh
 from experiments.optimizers import ARMS

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from experiments.cells import RESNET_WIDTH, Cell, ConfigError, Model, Workload
+from experiments.cells import RESNET_WIDTH, Cell, ConfigError, Workload
 from experiments.data import DATASETS
 from experiments.hypotheses import ARMS_OF_HYPOTHESES
 from experiments.optimizers import (
@@ -22,8 +22,6 @@ from experiments.optimizers import (
 Regime = Literal["equal epochs", "equal steps"]
 Preset = Literal["smoke", "cpu", "paper"]
 Sizes = Mapping[Preset, Mapping[str, Any]]
-
-MODELS: dict[str, Model] = {"cifar10": "resnet18", "python_source": "transformer"}
 
 FIRST_LEARNING_RATES = 5
 FIRST_TUNING_SEED = 1000  # far from those of every other study
@@ -71,7 +69,7 @@ class Study:
     raw_dir: Path | None = None
 
     def __post_init__(self) -> None:
-        _check_known("dataset", (self.dataset,), DATASETS)
+        _check_known("dataset", (self.dataset,), tuple(DATASETS))
         _check_known("arms", self.arms, tuple(ARMS))
         if len(set(self.arms)) != len(self.arms):
             raise ConfigError(f"arms must differ, got {' '.join(self.arms)}.")
@@ -101,7 +99,7 @@ class Study:
 
     def workload(self) -> Workload:
         """What the study's cells share."""
-        model = MODELS.get(self.dataset, "mlp")
+        model = DATASETS[self.dataset].model
         return Workload(self.dataset, model, self.epochs, self.batch_size)
 
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter, ScalarFormatter
 
 from experiments.configs import DesignSpace
+from experiments.data import DATASETS
 from experiments.optimizers import ABLATIONS, ARMS, FAMILIES
 from experiments.records import write_atomically
 from experiments.statistics import MARGIN, PairedComparison
@@ -46,15 +47,6 @@ COLOURS = {
 }
 COLOURS |= {arm: COLOURS[family] for arm, family in FAMILIES.items()}
 plt.rcParams.update({"axes.titlesize": 11, "figure.titlesize": 12})
-
-DATASET_TITLES = {
-    "mnist5k": "MNIST (4,000 training images)",
-    "mnist": "MNIST",
-    "fashion_mnist": "Fashion-MNIST",
-    "cifar10": "CIFAR-10",
-    "python_source": "Python's standard library",
-}
-
 
 SMALLEST_SHARE = 1e-3  # percent: where the colours of a histogram begin
 
@@ -110,7 +102,7 @@ def _plain(axes: Axes) -> None:
 def _title(rows: pd.DataFrame, what: str) -> str:
     seeds = rows["seed"].nunique()
     band = f"mean of {seeds} seeds, band ±1 standard deviation" if seeds > 1 else "one seed"
-    return f"{DATASET_TITLES[rows['dataset'].iloc[0]]}: {what}\n({band})"
+    return f"{DATASETS[rows['dataset'].iloc[0]].title}: {what}\n({band})"
 
 
 def accuracy_by_learning_rate(summary: pd.DataFrame, rows: pd.DataFrame) -> Figure:
@@ -146,7 +138,7 @@ def accuracy_by_learning_rate(summary: pd.DataFrame, rows: pd.DataFrame) -> Figu
     figure.supylabel("validation accuracy (%)")
     seeds = rows["seed"].nunique()
     figure.suptitle(
-        f"{DATASET_TITLES[rows['dataset'].iloc[0]]}: learning rates tried, circle: selected "
+        f"{DATASETS[rows['dataset'].iloc[0]].title}: learning rates tried, circle: selected "
         f"(mean of {seeds} seeds, bars ±1 standard deviation)"
     )
     return figure
@@ -166,7 +158,7 @@ def differences(against_full: dict[str, PairedComparison], rows: pd.DataFrame) -
     axes.set_yticks(range(len(ordered)), labels, fontsize=8)
     axes.set(
         xlabel="final test accuracy of the full method minus that of the arm (points)",
-        title=f"{DATASET_TITLES[rows['dataset'].iloc[0]]}: every arm tuned, paired by seed,\n"
+        title=f"{DATASETS[rows['dataset'].iloc[0]].title}: every arm tuned, paired by seed,\n"
         "mean and 95% BCa interval",
     )
     axes.legend(frameon=False, fontsize=8, loc="lower right")
@@ -257,7 +249,7 @@ def layers(rows: pd.DataFrame, arm: str) -> Figure:
     grid[1, 0].legend(frameon=False, fontsize=7)
     figure.colorbar(image, ax=grid[0], label=f"share of entries per {width:g} of α (%)")
     seeds = of_arm["seed"].nunique()
-    dataset = DATASET_TITLES[rows["dataset"].iloc[0]]
+    dataset = DATASETS[rows["dataset"].iloc[0]].title
     figure.suptitle(
         f"{dataset}: distribution of α by leaf and epoch, {ARMS[arm].label} "
         f"(all steps of an epoch, mean of {seeds} seeds; white: no entry)"
@@ -294,7 +286,7 @@ def low_data(summary: pd.DataFrame, dataset: str, seeds: int) -> Figure:
             axes.set(xlabel="training images used (%)", ylabel=what, title=regime)
             _plain(axes)
     grid[0, 0].legend(frameon=False, fontsize=8)
-    figure.suptitle(f"{DATASET_TITLES[dataset]}: mean ±1 sd of {seeds} seeds")
+    figure.suptitle(f"{DATASETS[dataset].title}: mean ±1 sd of {seeds} seeds")
     return figure
 
 
@@ -325,7 +317,7 @@ def noise(summary: pd.DataFrame, dataset: str, seeds: int) -> Figure:
     line[1].xaxis.set_major_formatter(ScalarFormatter())
     line[0].legend(frameon=False, fontsize=8)
     figure.suptitle(
-        f"{DATASET_TITLES[dataset]}: noisy signals, tuned in each condition, "
+        f"{DATASETS[dataset].title}: noisy signals, tuned in each condition, "
         f"mean ±1 sd of {seeds} seeds"
     )
     return figure
@@ -348,7 +340,7 @@ def selection(trials: pd.DataFrame, finals: dict[str, pd.Series], dataset: str) 
     _strip(right, finals, {family: COLOURS[family] for family in finals})
     right.set_yticks(range(len(finals)), [ARMS[family].label for family in finals])
     right.set(xlabel="final test accuracy (%)", title="the selected ones, fresh seeds")
-    figure.suptitle(f"{DATASET_TITLES[dataset]}: 36 trials for each of {len(finals)} families")
+    figure.suptitle(f"{DATASETS[dataset].title}: 36 trials for each of {len(finals)} families")
     return figure
 
 
@@ -421,7 +413,7 @@ def design_space(study: DesignSpace, rows: pd.DataFrame) -> Figure:
         tick.label1.set_fontweight("normal" if arm in study.arms else "bold")
     axes.set(
         xlabel="final test accuracy (%)",
-        title=f"{DATASET_TITLES[study.dataset]}: the design space, a point a seed, bar: mean\n"
+        title=f"{DATASETS[study.dataset].title}: the design space, a point a seed, bar: mean\n"
         "(bold: bases and tuned baselines; colour: the base)",
     )
     return figure

@@ -17,7 +17,7 @@ from experiments.configs import (
     Text,
     Transfer,
 )
-from experiments.figures import DATASET_TITLES
+from experiments.data import DATASETS
 from experiments.hypotheses import Competitor, Hypothesis
 from experiments.optimizers import ARMS
 from experiments.search import near_learning_rates
@@ -108,7 +108,7 @@ def accuracy_report(
     first = rows.iloc[0]
     return "\n".join(
         [
-            f"# Accuracy by epoch: {DATASET_TITLES[first['dataset']]}",
+            f"# Accuracy by epoch: {DATASETS[first['dataset']].title}",
             "",
             f"{first['epochs']} epochs, batches of {first['batch_size']}, "
             f"{rows['seed'].nunique()} seeds an arm, paired: a seed gives every arm the same "
@@ -194,7 +194,7 @@ def tune_report(rows: pd.DataFrame, table: Table, budget: int) -> str:
     beyond = [row[0] for row in table[1:] if int(row[3]) > budget]
     return "\n".join(
         [
-            f"# Learning rates: {DATASET_TITLES[first['dataset']]}",
+            f"# Learning rates: {DATASETS[first['dataset']].title}",
             "",
             f"{budget} learning rates an arm, half a decade apart, {rows['seed'].nunique()} seeds "
             f"each, {first['epochs']} epochs, batches of {first['batch_size']}. Selected by mean "
@@ -286,7 +286,7 @@ def verdict_report(
         )
     return "\n".join(
         [
-            f"# The fair test: {DATASET_TITLES[first['dataset']]}",
+            f"# The fair test: {DATASETS[first['dataset']].title}",
             "",
             f"{first['epochs']} epochs, batches of {first['batch_size']}; each arm at the learning "
             "rate that the study tune selected for it on held-out training images, then run on "
@@ -377,7 +377,7 @@ def dynamics_report(
             distances.append(f"{what} by at most {100 * apart:.1f}%")
     return "\n".join(
         [
-            f"# What plasticity does: {DATASET_TITLES[first['dataset']]}",
+            f"# What plasticity does: {DATASETS[first['dataset']].title}",
             "",
             f"{first['epochs']} epochs, batches of {first['batch_size']}, "
             f"{rows['seed'].nunique()} seeds an arm, learning rate {first['learning_rate']:g}. "
@@ -448,7 +448,7 @@ def low_data_report(
     ]
     return "\n".join(
         [
-            f"# Little data: {DATASET_TITLES[study.dataset]}",
+            f"# Little data: {DATASETS[study.dataset].title}",
             "",
             f"{study.seeds} seeds an arm, paired; subsets are nested and balanced over the "
             f"classes. Equal epochs: {study.epochs} passes over what is there. Equal steps: as "
@@ -509,7 +509,7 @@ def noise_report(
     ]
     return "\n".join(
         [
-            f"# Noisy signals: {DATASET_TITLES[study.dataset]}",
+            f"# Noisy signals: {DATASETS[study.dataset].title}",
             "",
             f"{study.epochs} epochs, {study.seeds} seeds an arm, paired. In each condition every "
             "arm runs at the best of three learning rates around its default, chosen by "
@@ -601,7 +601,7 @@ def selection_report(
     ]
     return "\n".join(
         [
-            f"# The selection of the published settings, repeated: {DATASET_TITLES[study.dataset]}",
+            f"# The selection of the published settings, repeated: {DATASETS[study.dataset].title}",
             "",
             "36 trials a family: for the full method the published grid of learning rates, γ and "
             "warm-ups, for each other family twelve learning rates and three values of one more "
@@ -636,7 +636,7 @@ def optimizers_report(study: Optimizers, summary: pd.DataFrame, table: Table, so
     ]
     return "\n".join(
         [
-            f"# Standard optimizers: {DATASET_TITLES[study.dataset]}",
+            f"# Standard optimizers: {DATASETS[study.dataset].title}",
             "",
             f"{_protocol(study)} {study.seeds} seeds, three learning rates an arm, half a decade "
             f"apart. Data: {source}.",
@@ -683,7 +683,7 @@ def transfer_report(
     diverged = int(per_cell(rows)["diverged"].sum())
     return "\n".join(
         [
-            f"# Settings tuned on MNIST: {DATASET_TITLES[study.dataset]}",
+            f"# Settings tuned on MNIST: {DATASETS[study.dataset].title}",
             "",
             f"{_protocol(study)} {study.seeds} seeds. The published settings (η = 0.1), and those "
             f"that the study selection chose on MNIST:",
@@ -754,7 +754,7 @@ def design_space_report(
     floor = smallest_p(seeds)
     return "\n".join(
         [
-            f"# The design space: {DATASET_TITLES[study.dataset]}",
+            f"# The design space: {DATASETS[study.dataset].title}",
             "",
             f"{_protocol(study)} {seeds} seeds. Each base and baseline runs at the best of three "
             f"learning rates, chosen by other seeds ({study.tuning_seeds} a rate) on held-out "
@@ -811,7 +811,7 @@ def text_report(
     ]
     return "\n".join(
         [
-            f"# Text: {DATASET_TITLES[study.dataset]}",
+            f"# Text: {DATASETS[study.dataset].title}",
             "",
             "A causal transformer that predicts the next character. "
             f"{study.epochs} epochs, batches of {study.batch_size} windows, "

@@ -10,7 +10,7 @@ import pandas as pd
 import tyro
 
 from experiments.cells import RESNET_WIDTH
-from experiments.figures import DATASET_TITLES
+from experiments.data import DATASETS
 from experiments.optimizers import ARMS, DESIGN_SPACE
 from experiments.records import MANIFEST, RUNS, read_runs, write_atomically
 from experiments.report import Table, markdown_table
@@ -80,7 +80,7 @@ def page(folder: Path) -> str:
     table += [line for result in results for line in _lines(result)]
     links = [
         f"- [{result.folder.name}]({result.folder.name}/report.md): {result.study}, "
-        f"{DATASET_TITLES[result.dataset]}"
+        f"{DATASETS[result.dataset].title}"
         for result in results
     ]
     return "\n".join(
@@ -114,7 +114,7 @@ def headline(folder: Path) -> list[str]:
     """
     for result in find(folder):
         if result.study == "verdict":
-            title = DATASET_TITLES[result.dataset]
+            title = DATASETS[result.dataset].title
             rows = {row["control"]: row for row in result.comparisons().to_dict("records")}
             rival = min(
                 (row for arm, row in rows.items() if arm not in _ANSWERS),
@@ -132,7 +132,7 @@ def headline(folder: Path) -> list[str]:
 
 def _lines(result: Result) -> Iterator[list[str]]:
     """The lines of the table that a study has something to say to."""
-    title = DATASET_TITLES[result.dataset] + result.reduced()
+    title = DATASETS[result.dataset].title + result.reduced()
     if result.study in _CLAIMS:
         for figure, claim, measured, agrees in _CLAIMS[result.study](result):
             yield [figure, claim, title, measured, agrees]
@@ -314,7 +314,7 @@ def _verdict(results: list[Result]) -> list[str]:
         if result.study != "verdict":
             continue
         rows = result.comparisons().to_dict("records")
-        text += [f"## Verdict on {DATASET_TITLES[result.dataset]}", ""]
+        text += [f"## Verdict on {DATASETS[result.dataset].title}", ""]
         for row in rows:
             if row["control"] in _ANSWERS:
                 text.append(f"- {_answer(row)}.")

@@ -14,10 +14,8 @@ import pandas as pd
 import pytest
 
 from experiments.cells import Cell, Workload
-from experiments.data import DATASETS
 from experiments.figures import (
     COLOURS,
-    DATASET_TITLES,
     accuracy_by_epoch,
     histogram_columns,
     layers,
@@ -61,9 +59,6 @@ class TestColours:
     def test_the_arms_of_the_paper_s_figure_are_told_apart(self):
         arms = ("full", "gradient_only", "sgd", "sgd_homeostasis", "momentum", "adam", "adamw")
         assert len({COLOURS[arm] for arm in (*arms, "rmsprop")}) == 8
-
-    def test_every_data_set_has_a_title(self):
-        assert set(DATASET_TITLES) == set(DATASETS)
 
     @pytest.mark.parametrize("arms", [("full", "sgd", "adam"), ("adam", "full"), ("sgd",)])
     def test_an_arm_has_the_same_one_in_any_company(self, arms: tuple[str, ...]):

@@ -11,7 +11,7 @@ from flax import nnx
 
 from experiments import tasks
 from experiments.cells import Workload
-from experiments.data import DataError, Dataset, subset, validation_split, with_label_noise
+from experiments.dataset import DataError, Dataset, subset, validation_split, with_label_noise
 from experiments.mesh import make_mesh
 from experiments.models import Transformer
 from experiments.optimizers import ARMS
