@@ -17,13 +17,14 @@ from rich.markup import escape
 
 from experiments import studies, tasks
 from experiments.cells import ConfigError
-from experiments.checkpoints import CHECKPOINTS
+from experiments.checkpoints import CHECKPOINTS, saved
 from experiments.configs import Preset, Study
-from experiments.data import DataError
+from experiments.dataset import DataError
 from experiments.mesh import join_processes, make_mesh
 from experiments.records import RecordError, Records
 from experiments.report import Table
 from experiments.run import Runner
+from experiments.store import Store
 
 # Where things lie or run says nothing about what they are.
 PLACES = ("out", "data_dir", "raw_dir", "mesh", "fsdp", "distributed")
@@ -55,7 +56,6 @@ def main() -> None:
         Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        console.print("Stopped. The same command goes on from the last checkpoint.")
         sys.exit(130)
 
 
@@ -84,7 +84,18 @@ def run(study: Study, console: Console) -> None:
     mesh = make_mesh(study.mesh)
     load = functools.partial(tasks.load, data_dir=study.data_dir, raw_dir=study.raw_dir)
     with Records(folder, name, configuration) as records:
-        table = execute(study, Runner(records, load, console, mesh, fsdp=study.fsdp))
+        store = Store(folder.parent / "store")
+        runner = Runner(records, load, console, mesh, fsdp=study.fsdp, store=store)
+        try:
+            table = execute(study, runner)
+        except KeyboardInterrupt:
+            place = (
+                "from the last checkpoint"
+                if saved(folder)
+                else "with the runs that are not on record"
+            )
+            console.print(f"Stopped. The same command goes on {place}.")
+            raise
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # nothing is left to go on with
     show(table, console)
     console.print(f"Figure, report and records: {escape(str(folder))}", soft_wrap=True)

@@ -32,7 +32,7 @@ from experiments.configs import (
     Tune,
     Verdict,
 )
-from experiments.data import Dataset
+from experiments.dataset import Dataset
 from experiments.hypotheses import HYPOTHESES
 from experiments.optimizers import ARMS, FAIR_TEST, PLASTIC, SELECTION
 from experiments.records import CELL_COLUMNS, RecordError
