@@ -173,7 +173,7 @@ def _with_entries(state: CellState) -> CellState:
 
 
 def _checksums(state: CellState, rows: list[Row]) -> list[int]:
-    """One per process, of its own parts of the state and the rows.
+    """One of the rows, which the first process writes, then one per process of its part of state.
 
     Each changes with every bit: Orbax does not notice one that is flipped.
     """
@@ -186,8 +186,9 @@ def _checksums(state: CellState, rows: list[Row]) -> list[int]:
             checksum,
         )
 
-    mine = functools.reduce(add, jax.tree.leaves(state), zlib.crc32(json.dumps(rows).encode()))
-    return np.atleast_1d(multihost_utils.process_allgather(np.uint32(mine))).tolist()
+    mine = functools.reduce(add, jax.tree.leaves(state), 0)
+    parts = np.atleast_1d(multihost_utils.process_allgather(np.uint32(mine))).tolist()
+    return [zlib.crc32(json.dumps(rows).encode()), *parts]
 
 
 def saved(folder: Path) -> bool:

@@ -142,7 +142,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize(
         ("written", "place"),
-        [("", "with what is not on record"), ("results/a/checkpoints/b/1", "from its last")],
+        [("", "with the runs"), ("results/a/checkpoints/b/1", "from the last checkpoint")],
     )
     def test_an_interruption_speaks_of_a_checkpoint_where_there_is_one(
         self,
