@@ -19,7 +19,7 @@ from benchmarks import harness
 from experiments import tasks
 from experiments.arms import ARMS, colour
 from experiments.cells import RESNET_WIDTH, ConfigError, Workload
-from experiments.data import Dataset
+from experiments.dataset import Dataset
 from experiments.mesh import make_mesh
 from experiments.tables import Table, markdown_table, show
 from experiments.train import Arrays, Program, Task

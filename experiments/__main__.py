@@ -16,12 +16,13 @@ from rich.markup import escape
 
 from experiments import tasks
 from experiments.cells import ConfigError
-from experiments.checkpoints import CHECKPOINTS
+from experiments.checkpoints import CHECKPOINTS, saved
 from experiments.comparisons import measured, pair, rows_of
-from experiments.data import DataError
+from experiments.dataset import DataError
 from experiments.mesh import join_processes, make_mesh
 from experiments.records import RecordError, Records
 from experiments.run import Runner
+from experiments.store import Store
 from experiments.studies import STUDIES
 from experiments.studies.base import Preset, Study
 from experiments.studies.saving import save
@@ -49,7 +50,6 @@ def main() -> None:
         Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        console.print("Stopped. The same command continues with what is on record.")
         sys.exit(130)
 
 
@@ -72,9 +72,19 @@ def run(study: Study, console: Console) -> None:
     folder, mesh = study.folder, make_mesh(study.mesh)
     load = functools.partial(tasks.load, data_dir=study.data_dir, raw_dir=study.raw_dir)
     with Records(folder, study.name, study.configuration()) as records:
-        runner = Runner(records, load, console, mesh, fsdp=study.fsdp)
-        source = runner.load(study.workload()).source  # first: without data nothing starts
-        findings = study.run(runner, source)
+        store = Store(folder.parent / "store")
+        runner = Runner(records, load, console, mesh, fsdp=study.fsdp, store=store)
+        try:
+            source = runner.load(study.workload()).source  # first: without data nothing starts
+            findings = study.run(runner, source)
+        except KeyboardInterrupt:
+            place = (
+                "from the last checkpoint"
+                if saved(folder)
+                else "with the runs that are not on record"
+            )
+            console.print(f"Stopped. The same command continues {place}.")
+            raise
         save(study, findings, folder)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # no run is left to continue
     show(findings.table, console)

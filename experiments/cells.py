@@ -7,6 +7,7 @@ from experiments.optimizers import Diagnostics
 
 Model = Literal["mlp", "resnet18", "transformer"]
 Split = Literal["test", "validation"]
+Schedule = Literal["constant"]
 
 RESNET_WIDTH = 64
 
@@ -46,12 +47,21 @@ class Workload:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One training run. Nothing else decides its result, but for the machine's rounding."""
+    """One training run. Nothing else decides its result, but for the machine's rounding.
+
+    Attributes:
+      workload: what every arm of a comparison shares.
+      arm: name of the arm.
+      learning_rate: the peak, where a schedule varies it.
+      seed: fixes initial parameters, data order, augmentation and dropout.
+      schedule: how the learning rate goes over training.
+    """
 
     workload: Workload
     arm: str
     learning_rate: float
     seed: int
+    schedule: Schedule = "constant"
 
     def fields(self) -> dict[str, str | int | float | bool]:
         """The cell as the columns that name it in the records."""
@@ -60,4 +70,14 @@ class Cell:
             **dataclasses.asdict(self.workload),
             "seed": self.seed,
             "learning_rate": self.learning_rate,
+            "schedule": self.schedule,
         }
+
+
+DEFAULTS: dict[str, str | int | float | bool] = {
+    field.name: field.default
+    for kind in (Workload, Cell)
+    for field in dataclasses.fields(kind)
+    if field.default is not dataclasses.MISSING
+}
+"""What an absent column of an old record means."""

@@ -86,13 +86,13 @@ class Checkpoint:
             raise CheckpointError(f"{self.folder} cannot be read ({reason})") from cause
         if restored is None:
             return None
-        state, rows, checksum = restored
-        if _checksum(state, rows) != checksum:
+        state, rows, checksums = restored
+        if _checksums(state, rows) != checksums:
             raise CheckpointError(f"{self.folder} cannot be read (its checksum does not match)")
         return state, rows
 
-    def _read(self, like: CellState) -> tuple[CellState, list[Row], int] | None:
-        """State, rows and the checksum of both as they were written."""
+    def _read(self, like: CellState) -> tuple[CellState, list[Row], list[int]] | None:
+        """State, rows and the checksums of both as they were written."""
         manager = self._open()
         epoch = manager.latest_step()
         if epoch is None:
@@ -105,7 +105,7 @@ class Checkpoint:
             ),
         )
         state = jax.tree.map(lambda old, new: new if old.size else old, like, restored.state)
-        return state, restored.rows["rows"], restored.rows["checksum"]
+        return state, restored.rows["rows"], restored.rows["checksums"]
 
     def save(self, epoch: int, state: CellState, rows: list[Row]) -> None:
         """Writes state and rows after an epoch, unless the last checkpoint is very young.
@@ -114,7 +114,7 @@ class Checkpoint:
         """
         if not _as_the_first(time.monotonic() >= self._last + INTERVAL):
             return
-        written = {"rows": list(rows), "checksum": _checksum(state, rows)}
+        written = {"rows": list(rows), "checksums": _checksums(state, rows)}
         with self._named_errors():
             self._open().save(
                 epoch,
@@ -172,15 +172,28 @@ def _with_entries(state: CellState) -> CellState:
     return jax.tree.map(lambda x: x if x.size else np.zeros(1, x.dtype), state)
 
 
-def _checksum(state: CellState, rows: list[Row]) -> int:
-    """Changes with every bit of state and rows; Orbax does not notice one that is flipped."""
+def _checksums(state: CellState, rows: list[Row]) -> list[int]:
+    """One of the rows, which the first process writes, then one per process of its part of state.
+
+    Each changes with every bit: Orbax does not notice one that is flipped.
+    """
 
     def add(checksum: int, leaf: jax.Array) -> int:
-        whole = multihost_utils.process_allgather(leaf, tiled=True)
-        return zlib.crc32(np.asarray(whole).tobytes(), checksum)
+        parts = {str(shard.index): shard for shard in leaf.addressable_shards}  # copies once
+        return functools.reduce(
+            lambda crc, shard: zlib.crc32(np.asarray(shard.data).tobytes(), crc),
+            parts.values(),
+            checksum,
+        )
 
-    rows_alone = zlib.crc32(json.dumps(rows).encode())
-    return functools.reduce(add, jax.tree.leaves(state), rows_alone)
+    mine = functools.reduce(add, jax.tree.leaves(state), 0)
+    parts = np.atleast_1d(multihost_utils.process_allgather(np.uint32(mine))).tolist()
+    return [zlib.crc32(json.dumps(rows).encode()), *parts]
+
+
+def saved(folder: Path) -> bool:
+    """Whether a study's folder holds a complete checkpoint."""
+    return any(path.name.isdecimal() for path in folder.glob(f"{CHECKPOINTS}/*/*"))
 
 
 def _as_the_first(mine: bool) -> bool:

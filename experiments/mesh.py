@@ -74,6 +74,16 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
         )
 
 
+def seed_devices(mesh: Mesh, cells: int) -> Mesh:
+    """The part of a mesh that so many cells use: a device that trained a copy would only slow them.
+
+    In a job of several processes every one takes part, and the mesh stays whole.
+    """
+    if cells >= mesh.shape[SEED] or jax.process_count() > 1:
+        return mesh
+    return Mesh(mesh.devices[:cells], mesh.axis_names, axis_types=mesh.axis_types)
+
+
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Arrays as a whole on each device; without a copy where they are there already."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))

@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -18,18 +18,13 @@ import jax
 import pandas as pd
 
 from experiments.arms import ARMS
-from experiments.cells import Cell, Workload
+from experiments.cells import DEFAULTS, Cell, Workload
 
 Row = dict[str, str | int | float | bool]  # of the table of runs: a cell and an epoch
 
 RUNS, MANIFEST = "runs.csv", "manifest.json"
 CELL_COLUMNS = ["arm", *(field.name for field in dataclasses.fields(Workload)), "seed"]
-CELL_COLUMNS += ["learning_rate"]
-DEFAULTS = {
-    field.name: field.default
-    for field in dataclasses.fields(Workload)
-    if field.default is not dataclasses.MISSING
-}
+CELL_COLUMNS += ["learning_rate", "schedule"]
 PACKAGES = ("neuroplastic-optax", "jax", "jaxlib", "optax", "flax", "numpy")
 SIGNIFICANT_DIGITS = 7  # of float32
 
@@ -82,6 +77,7 @@ class Records:
         self._study = study
         self._configuration = dict(configuration)
         self._data: dict[str, Any] = {}
+        self._made_by: list[Mapping[str, Any]] = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = (folder / ".lock").open("w")
@@ -122,8 +118,14 @@ class Records:
             return self._runs
         return wanted.merge(self._runs, on=CELL_COLUMNS, how="inner")
 
-    def add(self, rows: pd.DataFrame) -> None:
-        """Adds the rows of finished cells and writes them down."""
+    def add(self, rows: pd.DataFrame, made_by: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Adds the rows of finished cells and writes them down.
+
+        Args:
+          rows: of whole cells.
+          made_by: the circumstances that they were trained under; left out, the present ones.
+        """
+        made_by = made_by or [circumstances()]
         named = rows.columns.isin(CELL_COLUMNS)  # what names a cell keeps all its digits
         measured = rows.loc[:, ~named].map(
             lambda x: float(f"{x:.{SIGNIFICANT_DIGITS}g}") if isinstance(x, float) else x
@@ -131,6 +133,7 @@ class Records:
         rounded = pd.concat([rows.loc[:, named], measured], axis=1)
         rounded.insert(0, "study", self._study)
         runs = rounded if self._runs.empty else pd.concat([self._runs, rounded], ignore_index=True)
+        self._made_by += [made for made in made_by if made not in self._made_by]
         self._write_manifest(runs)  # first: no table may stand without what it was made by
         write_atomically(self.folder / RUNS, runs.to_csv(index=False))
         self._runs = runs
@@ -149,7 +152,7 @@ class Records:
             "arms": {arm: ARMS[arm].describe() for arm in arms},
             "seeds": seeds,
             "data": self._data,
-            **circumstances(),
+            "made_by": self._made_by,
             "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
         write_atomically(self.folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
@@ -161,9 +164,11 @@ class Records:
         try:
             manifest = json.loads(path.read_text())
             study, configuration = manifest["study"], manifest["configuration"]
-            self._data = manifest["data"]
+            self._data, self._made_by = manifest["data"], manifest["made_by"]
             if not isinstance(configuration, dict) or not isinstance(self._data, dict):
                 raise TypeError("configuration and data must be objects")
+            if not isinstance(self._made_by, list):
+                raise TypeError("made_by must be a list")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RecordError(
                 f"{path} is no manifest of a study ({error}); remove it or choose another folder."

@@ -4,7 +4,7 @@ import datetime
 import functools
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import numpy as np
@@ -26,24 +26,28 @@ from experiments import tasks
 from experiments.arms import ARMS
 from experiments.cells import Cell, Workload
 from experiments.checkpoints import CHECKPOINTS, Checkpoint, CheckpointError, identify
-from experiments.data import Dataset
-from experiments.mesh import check_batch_size, make_mesh, replicate
+from experiments.dataset import Dataset
+from experiments.mesh import check_batch_size, make_mesh, replicate, seed_devices
 from experiments.records import Records, Row, circumstances
+from experiments.store import Finished, Store
 from experiments.train import Arrays, CellState, Program
 
 SPEED_PERIOD = 3600.0  # seconds by which the time left is told: an epoch may take minutes
 MAX_ROUNDS = 5  # cells a device takes in one program: what is put on record at once
+KEPT = 2  # programs, and data sets on the devices: a study of many arms needs no more memory
 
 
 class Runner:
     """Trains cells and records them.
 
     Args:
-      records: where finished cells are kept.
+      records: where the study's finished cells are kept.
       load: the images of a workload.
       console: where progress is shown.
       mesh: the devices, as ``Program`` takes them.
       fsdp: whether parameters and the optimizer's state are spread over the axis ``data`` too.
+      store: finished cells of all studies: what is there is put on record instead of trained, and
+        what is trained goes there too; left out, the study trains all its cells itself.
     """
 
     def __init__(
@@ -54,25 +58,35 @@ class Runner:
         mesh: Mesh | None = None,
         *,
         fsdp: bool = False,
+        store: Store | None = None,
     ) -> None:
         self.records = records
-        self.load = functools.cache(load)
+        self.load = functools.lru_cache(KEPT)(load)
         self._console = console
         self._mesh = mesh or make_mesh()
         self._fsdp = fsdp
-        self._on_devices = functools.cache(self._place)
-        self._program = functools.cache(self._build)
+        self._store = store
+        self._checksums: dict[Workload, str] = {}
+        self._on_devices = functools.lru_cache(KEPT)(self._place)
+        self._program = functools.lru_cache(KEPT)(self._build)
 
     def __call__(self, cells: Sequence[Cell]) -> pd.DataFrame:
-        """The rows of all cells, after training those that are not on record.
+        """The rows of all cells, after training those that are neither on record nor in the store.
 
         Raises:
           ConfigError: a batch has fewer images than the mesh's axis ``data`` has devices.
+          DataError: a data set is not to be had; nothing is trained.
+          StoreError: the store cannot be used.
         """
         cells = list(dict.fromkeys(cells))  # a cell may be wanted for two reasons
         for cell in cells:
             check_batch_size(cell.workload.batch_size, self._mesh)
         pending = [cell for cell in cells if not self.records.finished(cell)]
+        checksums = {cell: self._data_of(cell.workload) for cell in pending}
+        stored = self._store.find(checksums) if self._store else {}
+        if stored:
+            self._record(stored.values())
+        pending = [cell for cell in pending if cell not in stored]
         with Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -101,15 +115,34 @@ class Runner:
         self, workload: Workload, arm: str, cells: list[Cell], advance: Callable[[int], None]
     ) -> None:
         """Trains the cells of one arm, in as few programs of one shape as they need."""
-        program = self._program(workload, arm)
-        rounds = min(-(-len(cells) // program.width), MAX_ROUNDS)
-        size = rounds * program.width
+        program = self._program(workload, arm, seed_devices(self._mesh, len(cells)))
+        chunks = -(-len(cells) // (MAX_ROUNDS * program.width))
+        size = -(-len(cells) // (chunks * program.width)) * program.width
         for start in range(0, len(cells), size):
             chunk = cells[start : start + size]
             with self._checkpoint(chunk, size) as checkpoint:
                 rows = self._train_together(program, chunk, size, checkpoint, advance)
-                self.records.add(pd.DataFrame(rows).sort_values(["seed", "learning_rate", "epoch"]))
+                self._put(pd.DataFrame(rows).sort_values(["seed", "learning_rate", "epoch"]), chunk)
                 checkpoint.remove()
+
+    def _put(self, rows: pd.DataFrame, cells: list[Cell]) -> None:
+        """Puts finished cells on record, and into the store.
+
+        Where another process was first, its numbers are also this study's.
+        """
+        made_by = circumstances()
+        if self._store:
+            checksums = {cell: self._data_of(cell.workload) for cell in cells}
+            self._store.add(rows, checksums, made_by)
+            self._record(self._store.find(checksums).values())
+        else:
+            self.records.add(rows, [made_by])
+
+    def _record(self, stored: Iterable[Finished]) -> None:
+        """Puts cells of the store on record, with what they were made by."""
+        stored = list(stored)
+        rows = pd.DataFrame([row for finished in stored for row in finished.rows])
+        self.records.add(rows, [finished.made_by for finished in stored])
 
     def _train_together(
         self,
@@ -173,31 +206,38 @@ class Runner:
         identity = {
             "cells": [cell.fields() for cell in cells],
             "size": size,
-            "data": self.load(cells[0].workload).checksum,
+            "data": self._data_of(cells[0].workload),
             **circumstances(),
         }
         return Checkpoint(self.records.folder / CHECKPOINTS / identify(identity))
 
-    def _place(self, workload: Workload) -> tuple[Arrays, Arrays]:
-        """The training and the evaluated split on the devices, once for all arms."""
+    def _data_of(self, workload: Workload) -> str:
+        """The checksum of a workload's data, which the manifest then names."""
+        if workload not in self._checksums:
+            dataset = self.load(workload)
+            self.records.note_data(
+                dataset.name,
+                {
+                    "source": dataset.source,
+                    "checksum": dataset.checksum,
+                    "train": len(dataset.train_labels),
+                    "evaluated": len(dataset.test_labels),
+                },
+            )
+            self._checksums[workload] = dataset.checksum
+        return self._checksums[workload]
+
+    def _place(self, workload: Workload, mesh: Mesh) -> tuple[Arrays, Arrays]:
+        """The training and the evaluated split on the devices, once for several arms."""
         dataset = self.load(workload)
-        self.records.note_data(
-            dataset.name,
-            {
-                "source": dataset.source,
-                "checksum": dataset.checksum,
-                "train": len(dataset.train_labels),
-                "evaluated": len(dataset.test_labels),
-            },
-        )
         splits = (
             Arrays(dataset.train_images, dataset.train_labels),
             Arrays(dataset.test_images, dataset.test_labels),
         )
-        return replicate(splits, self._mesh)
+        return replicate(splits, mesh)
 
-    def _build(self, workload: Workload, arm: str) -> Program:
-        train, test = self._on_devices(workload)
+    def _build(self, workload: Workload, arm: str, mesh: Mesh) -> Program:
+        train, test = self._on_devices(workload, mesh)
         return Program(
             tasks.make_task(workload, self.load(workload)),
             ARMS[arm].make,
@@ -205,7 +245,7 @@ class Runner:
             test,
             epochs=workload.epochs,
             diagnostics=workload.diagnostics,
-            mesh=self._mesh,
+            mesh=mesh,
             fsdp=self._fsdp,
         )
 

@@ -22,12 +22,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import neuroplastic_optax as npx
 from experiments.mesh import DATA, SEED, fsdp_spec, make_mesh, replicate
 from experiments.optimizers import Diagnostics, Factory, Training
+from experiments.preprocessing import Preprocess
 
 EVALUATION_BATCH = 1000
 
 Loop = Literal["map", "vmap"]
 ModelFactory = Callable[[nnx.Rngs], nnx.Module]
-Preprocess = Callable[[jax.Array, jax.Array | None], jax.Array]
 
 
 class CellState(NamedTuple):

@@ -144,6 +144,30 @@ class TestRestored:
         assert not (tmp_path / "new").exists()
 
 
+def test_no_state_is_gathered_to_be_saved(
+    state: CellState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Each process sums up its own parts; what they exchange is a number."""
+    exchanged: list[int] = []
+    gather = checkpoints.multihost_utils.process_allgather
+
+    def watched(value: object, **settings: bool) -> object:
+        exchanged.extend(leaf.size for leaf in jax.tree.leaves(value))
+        return gather(value, **settings)
+
+    monkeypatch.setattr(checkpoints.multihost_utils, "process_allgather", watched)
+    write(tmp_path / "new", state)
+    assert exchanged == [1]
+
+
+def test_a_folder_without_a_complete_checkpoint_has_none_saved(state: CellState, tmp_path: Path):
+    assert not checkpoints.saved(tmp_path)
+    (tmp_path / "checkpoints/abc/1.orbax-checkpoint-tmp").mkdir(parents=True)
+    assert not checkpoints.saved(tmp_path)
+    write(tmp_path / "checkpoints/def", state)
+    assert checkpoints.saved(tmp_path)
+
+
 class TestYoungCheckpoint:
     def test_is_not_replaced(
         self, state: CellState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -8,11 +8,12 @@ from flax import nnx
 
 from experiments.arms import ARMS
 from experiments.cells import Workload
-from experiments.data import Dataset
+from experiments.dataset import Dataset
 from experiments.mesh import make_mesh
 from experiments.models import ResidualBlock, ResNet
+from experiments.preprocessing import CIFAR10_MEAN, CIFAR10_STD, random_crop, random_flip
 from experiments.studies.accuracy import Accuracy
-from experiments.tasks import CIFAR10_MEAN, CIFAR10_STD, make_task, random_crop, random_flip
+from experiments.tasks import make_task
 from experiments.train import Arrays, Program, Task
 
 IMAGES = np.random.default_rng(0).integers(1, 256, (24, 8, 8, 3), np.uint8)

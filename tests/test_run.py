@@ -2,8 +2,11 @@
 
 import dataclasses
 import functools
+import gc
 import io
+import json
 import math
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,14 +16,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from flax import nnx
+from jax.sharding import Mesh
 from rich.console import Console
 
 from experiments import checkpoints, run
 from experiments.cells import Cell, Workload
-from experiments.data import Dataset
+from experiments.dataset import DataError, Dataset
 from experiments.models import MLP
 from experiments.records import Records
 from experiments.run import Runner
+from experiments.store import Store
 from experiments.summary import per_cell
 from experiments.train import Program, Task
 
@@ -122,11 +127,16 @@ def _fresh(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def train(
-    folder: Path, wanted: list[Cell], *, dataset: Dataset = DATASET, console: Console | None = None
+    folder: Path,
+    wanted: list[Cell],
+    *,
+    dataset: Dataset = DATASET,
+    console: Console | None = None,
+    store: Store | None = None,
 ) -> pd.DataFrame:
     console = console or Console(file=io.StringIO())
     with Records(folder, "accuracy", {}) as records:
-        return Runner(records, lambda _: dataset, console)(wanted)
+        return Runner(records, lambda _: dataset, console, store=store)(wanted)
 
 
 def recorded(folder: Path) -> pd.DataFrame:
@@ -235,6 +245,60 @@ class TestFinishedCells:
         train(tmp_path, cells(*ARMS, seeds=2))
         assert len(train(tmp_path, cells("sgd", seeds=1))) == EPOCHS
         assert len(recorded(tmp_path)) == 4 * EPOCHS
+
+
+class TestStoredCells:
+    def test_are_one_number_for_every_study_and_trained_once(self, tmp_path: Path, watch: Watch):
+        store, wanted = Store(tmp_path / "store"), cells(*ARMS, seeds=2)
+        first = train(tmp_path / "first", wanted, store=store)
+        watch.reset()
+        second = train(tmp_path / "second", wanted, store=store)
+        assert watch.epochs == []
+        pd.testing.assert_frame_equal(second, first)
+        assert (tmp_path / "second/runs.csv").read_bytes() == (
+            tmp_path / "first/runs.csv"
+        ).read_bytes()
+
+    def test_do_not_keep_others_from_being_trained(self, tmp_path: Path, watch: Watch):
+        store = Store(tmp_path / "store")
+        train(tmp_path / "first", cells("sgd", seeds=1), store=store)
+        watch.reset()
+        rows = train(tmp_path / "second", cells("sgd", seeds=3), store=store)
+        assert [set(seeds) for seeds in watch.epochs] == [{1, 2}] * EPOCHS
+        assert len(rows) == 3 * EPOCHS
+
+    def test_are_not_those_of_other_data(self, tmp_path: Path, watch: Watch):
+        store, wanted = Store(tmp_path / "store"), cells("sgd", seeds=1)
+        train(tmp_path / "first", wanted, store=store)
+        watch.reset()
+        other = dataclasses.replace(DATASET, train_labels=DATASET.train_labels[::-1])
+        train(tmp_path / "second", wanted, dataset=other, store=store)
+        assert len(watch.epochs) == EPOCHS
+
+    def test_name_what_made_them_in_the_manifest(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        store = Store(tmp_path / "store")
+        train(tmp_path / "first", cells("sgd", seeds=1), store=store)
+        facts = {"commit": "another", "versions": {}, "device": "another"}
+        monkeypatch.setattr(run, "circumstances", lambda: facts)
+        train(tmp_path / "second", cells("sgd", seeds=2), store=store)
+        manifest = json.loads((tmp_path / "second/manifest.json").read_text())
+        assert len(manifest["made_by"]) == 2
+        assert manifest["made_by"][1] == facts
+        assert list(manifest["data"]) == ["tiny"]
+
+    def test_that_another_process_finished_first_are_this_study_s_too(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        store, wanted = Store(tmp_path / "store"), cells("sgd", seeds=1)
+        first = train(tmp_path / "first", wanted, store=store)
+        found = [{}]  # what this process sees before it trains
+        find = Store.find
+        monkeypatch.setattr(
+            Store, "find", lambda store, cells: found.pop() if found else find(store, cells)
+        )
+        pd.testing.assert_frame_equal(train(tmp_path / "second", wanted, store=store), first)
 
 
 class TestInterruptedStudy:
@@ -410,6 +474,60 @@ class TestData:
         train(tmp_path, cells("sgd", seeds=1))
         with Records(tmp_path, "accuracy", {}) as records:
             Runner(records, load, Console(file=io.StringIO()))(cells("sgd", seeds=1))
+
+    def test_that_is_not_to_be_had_is_an_error_before_any_progress(self, tmp_path: Path):
+        def load(_: Workload) -> Dataset:
+            raise DataError("raw_dir absent is not a folder")
+
+        log = io.StringIO()
+        with Records(tmp_path, "accuracy", {}) as records, pytest.raises(DataError):
+            Runner(records, load, Console(file=log))(cells("sgd", seeds=1))
+        assert log.getvalue() == ""
+
+
+def test_a_study_keeps_no_more_than_a_few_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    built: list[weakref.ref] = []
+    make = run.Program
+
+    def watched(*arguments: object, **settings: object) -> Watched:
+        program = make(*arguments, **settings)
+        built.append(weakref.ref(program))
+        return program
+
+    monkeypatch.setattr(run, "Program", watched)
+    workloads = [dataclasses.replace(WORKLOAD, label_noise=rate / 10) for rate in range(5)]
+    loaded = [dataclasses.replace(DATASET, name=f"tiny{rate}") for rate in range(5)]
+    data = [weakref.ref(dataset) for dataset in loaded]
+    with Records(tmp_path, "accuracy", {}) as records:
+        runner = Runner(
+            records,
+            lambda workload: loaded[workloads.index(workload)],
+            Console(file=io.StringIO()),
+        )
+        runner([Cell(workload, "sgd", 0.1, 0) for workload in workloads])
+        loaded.clear()
+        gc.collect()
+        assert len(built) == 5
+        assert sum(reference() is not None for reference in built) == run.KEPT
+        assert sum(reference() is not None for reference in data) <= run.KEPT
+
+
+@pytest.mark.parametrize(
+    ("number", "devices"), [(1, 1), (3, 3), (len(jax.devices()), len(jax.devices()))]
+)
+def test_a_program_has_no_more_devices_than_cells(
+    number: int, devices: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    meshes: list[Mesh] = []
+    make = run.Program
+
+    def watched(*arguments: object, mesh: Mesh, **settings: object) -> Watched:
+        meshes.append(mesh)
+        return make(*arguments, mesh=mesh, **settings)
+
+    monkeypatch.setattr(run, "Program", watched)
+    train(tmp_path, cells("sgd", seeds=number))
+    assert [mesh.size for mesh in meshes] == [devices]
 
 
 class TestProgress:

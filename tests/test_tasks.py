@@ -12,7 +12,7 @@ from flax import nnx
 from experiments import tasks
 from experiments.arms import ARMS
 from experiments.cells import Workload
-from experiments.data import DataError, Dataset, subset, validation_split, with_label_noise
+from experiments.dataset import DataError, Dataset, subset, validation_split, with_label_noise
 from experiments.mesh import make_mesh
 from experiments.models import Transformer
 from experiments.train import Arrays, Program

@@ -5,13 +5,14 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import pandas as pd
 import tyro
 
 from experiments.arms import ARMS, PUBLISHED
-from experiments.cells import RESNET_WIDTH, Cell, ConfigError, Model, Workload
+from experiments.cells import RESNET_WIDTH, Cell, ConfigError, Workload
+from experiments.data import DATASETS
 from experiments.search import best_learning_rate, near_learning_rates
 from experiments.studies.findings import Claim, Findings
 from experiments.summary import of_cells, per_cell
@@ -28,21 +29,6 @@ PLACES = ("out", "data_dir", "raw_dir", "mesh", "fsdp", "distributed")
 # May change: every record names its own, and finished runs are kept.
 VARIABLE = ("preset", "arms", "seeds", "ablation_seeds", "budget", "tuned", "baselines")
 
-
-class DataSet(NamedTuple):
-    """What the studies know about a data set."""
-
-    title: str
-    model: Model = "mlp"
-
-
-DATASETS = {
-    "mnist5k": DataSet("MNIST (4,000 training images)"),
-    "mnist": DataSet("MNIST"),
-    "fashion_mnist": DataSet("Fashion-MNIST"),
-    "cifar10": DataSet("CIFAR-10", "resnet18"),
-    "python_source": DataSet("Python's standard library", "transformer"),
-}
 
 Arms = Annotated[tuple[str, ...], tyro.conf.arg(metavar="{" + ",".join(ARMS) + "}")]
 

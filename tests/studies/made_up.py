@@ -16,7 +16,7 @@ from rich.console import Console
 from experiments import __main__ as command_line
 from experiments.arms import ARMS, label
 from experiments.comparisons import COLUMNS
-from experiments.data import Dataset
+from experiments.dataset import Dataset
 from experiments.records import CELL_COLUMNS
 from experiments.report import write_report
 from experiments.studies import STUDIES
