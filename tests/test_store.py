@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from experiments import store as store_module
+from experiments.arms import ARMS
 from experiments.cells import Cell, Workload
-from experiments.optimizers import ARMS
 from experiments.store import Store, StoreError
 
 WORKLOAD = Workload("mnist", epochs=2)
