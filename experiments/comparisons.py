@@ -93,7 +93,7 @@ def compare(
     return {**names, **statistics}
 
 
-def compare_gains(
+def compare_differences(
     question: str,
     here: tuple[Sample, Sample],
     there: tuple[Sample, Sample],
@@ -101,12 +101,12 @@ def compare_gains(
     family: str,
     condition: str,
 ) -> dict[str, Any]:
-    """One row: by how much more a treatment gains on its control here than there."""
+    """One row: how much larger the difference of two arms is here than there."""
     treatment, control = (
         dataclasses.replace(side, by_seed=(first.by_seed - second.by_seed).dropna())
         for side, (first, second) in zip(here, (here, there), strict=True)
     )
-    metric = f"gain in {ACCURACY}"
+    metric = f"difference in {ACCURACY}"
     return compare(question, treatment, control, family=family, condition=condition, metric=metric)
 
 

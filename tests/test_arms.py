@@ -11,14 +11,14 @@ import pytest
 
 import neuroplastic_optax as npx
 from experiments.arms import ABLATIONS, ARMS, colour, with_role
-from experiments.optimizers import Training
+from experiments.optimizers import Training, plain
 from experiments.train import NORMS
 from neuroplastic_optax.monitoring import STATISTICS
 
 TRAINING = Training(steps_per_epoch=3, epochs=4)
 WITH_HOMEOSTASIS = tuple(name for name in ARMS if name.endswith("_homeostasis"))
 PLAIN = ("sgd", "momentum", "adam", "adamw", "rmsprop")
-WITHOUT_HOMEOSTASIS = (*PLAIN, "adam_b2_0.9", "adam_b2_0.99")
+WITHOUT_HOMEOSTASIS = tuple(name for name, arm in ARMS.items() if arm.factory is plain)
 STEPS = 4
 
 every_arm = pytest.mark.parametrize("name", ARMS)

@@ -164,7 +164,7 @@ class TestStep:
     def test_leaves_a_figure_and_a_manifest(self, step_run: Run):
         check_folder(step_run, "step", {"step.csv"})
 
-    def test_floors(self):
+    def test_floors_are_those_counted_by_hand(self):
         """Bytes per parameter: the passes of each optimizer, counted by hand."""
         assert {name: contestant.floor for name, contestant in step.CONTESTANTS.items()} == {
             "sgd": 12,

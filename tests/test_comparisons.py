@@ -16,7 +16,7 @@ from experiments.comparisons import (
     answer,
     answer_of_all,
     compare,
-    compare_gains,
+    compare_differences,
     comparison_table,
     judge,
     measured,
@@ -78,10 +78,10 @@ class TestTable:
         assert math.isnan(row["margin"])
         assert row["verdict"] == Verdict.BETTER
 
-    def test_compares_gains_here_with_gains_there(self):
+    def test_compares_differences_here_with_differences_there(self):
         here = sample([3.0, 4.0, 5.0]), sample([1.0, 1.0, 1.0], "sgd")
         there = sample([1.0, 1.0, 1.0]), sample([0.5, 0.5, 0.5], "sgd")
-        row = compare_gains("", here, there, family="one", condition="here minus there")
+        row = compare_differences("", here, there, family="one", condition="here minus there")
         assert (row["treatment"], row["control"]) == ("full", "sgd")
         assert row["mean"] == 3 - 0.5
 

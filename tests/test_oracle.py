@@ -137,7 +137,7 @@ def jax_schedules(settings):
 @example(random_problem(0), {}, {}, 0.0, True)
 @example(random_problem(1), {"plasticity_scale": stair}, {}, 0.1, False)
 @example(random_problem(2), {"tensorwise": True, "activity_weight": 0.0}, {}, 0.1, True)
-def test_plasticity_and_homeostasis(problem, coefficient, stability, decay, decoupled):
+def test_plasticity_and_homeostasis_agree(problem, coefficient, stability, decay, decoupled):
     homeostasis = npx.homeostasis(**stability)
     library_decay = optax.add_decayed_weights(decay)
     last = (homeostasis, library_decay) if decoupled else (library_decay, homeostasis)
@@ -153,7 +153,7 @@ def test_plasticity_and_homeostasis(problem, coefficient, stability, decay, deco
 
 @settings(max_examples=15)
 @given(PROBLEMS, COEFFICIENT, numbers(0, 2))
-def test_bounded_residual(problem, coefficient, max_ratio):
+def test_bounded_residual_agrees(problem, coefficient, max_ratio):
     assert_tight(
         npx.variants.add_bounded_plasticity(max_ratio, **jax_schedules(coefficient)),
         oracle.Bounded(oracle.Plasticity(**coefficient), max_ratio),
@@ -164,7 +164,7 @@ def test_bounded_residual(problem, coefficient, max_ratio):
 @settings(max_examples=15)
 @given(PROBLEMS, COEFFICIENT, numbers(0, 2), numbers(0, 1) | st.just(cosine))
 @example(random_problem(3), {}, 0.5, cosine)
-def test_orthogonal_residual(problem, coefficient, max_ratio, strength):
+def test_orthogonal_residual_agrees(problem, coefficient, max_ratio, strength):
     assert_tight(
         npx.variants.add_orthogonal_plasticity(
             max_ratio=max_ratio, **jax_schedules(coefficient | {"strength": strength})
@@ -245,7 +245,7 @@ def test_modulation_of_adam_and_of_momentum(
 @given(PROBLEMS, COEFFICIENT, numbers(0, 3), st.none() | st.just(LABELS), st.booleans())
 @example(random_problem(9), {"plasticity_scale": 1.5}, 0.5, None, True)
 @example(random_problem(10), {"plasticity_scale": 2.0}, 0.5, LABELS, False)
-def test_learning_rate_controller(problem, coefficient, strength, groups, borrowed):
+def test_learning_rate_controller_agrees(problem, coefficient, strength, groups, borrowed):
     """Around plasticity with the same traces, which it borrows, or around plain momentum."""
     plastic = jax_schedules(coefficient)
     inner = npx.scale_by_plasticity(**plastic) if borrowed else optax.trace(0.9)

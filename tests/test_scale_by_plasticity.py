@@ -327,7 +327,7 @@ class Variants(chex.TestCase):
     """The same numbers with and without compilation, from NumPy as from device arrays."""
 
     @chex.variants(with_jit=True, without_jit=True, with_device=True, without_device=True)
-    def test_update(self):
+    def test_an_update_is_the_same_in_every_variant(self):
         tx = npx.scale_by_plasticity()
         g = {"w": np.array([1.0, -2.0, 0.5], np.float32)}
         updates, state = self.variant(tx.update)(g, tx.init(g))

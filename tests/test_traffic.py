@@ -52,7 +52,7 @@ def floor(trace):
     return new_traces + means + modulated + norm + new_param
 
 
-def test_floors_as_documented():
+def test_floors_are_those_of_the_documentation():
     assert (floor(FLOAT32), floor(BFLOAT16)) == (88, 64)
 
 

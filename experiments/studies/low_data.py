@@ -11,7 +11,14 @@ from matplotlib.figure import Figure
 from experiments import comparisons, plotting
 from experiments.arms import ARMS, label
 from experiments.cells import Cell, Workload
-from experiments.comparisons import answer, answer_of_all, compare, compare_gains, measured, rows_of
+from experiments.comparisons import (
+    answer,
+    answer_of_all,
+    compare,
+    compare_differences,
+    measured,
+    rows_of,
+)
 from experiments.studies.base import FIGURE, Run, Sizes, Study, check_share, train
 from experiments.studies.findings import Claim, Findings, compared, summary_table
 from experiments.summary import sample, summarise
@@ -112,12 +119,12 @@ class LowData(Study):
                 )
         least, most = min(self.fractions), max(self.fractions)
         for regime in REGIMES if least < most else ():
-            yield compare_gains(
+            yield compare_differences(
                 MORE_WITH_LESS,
                 samples[regime, least],
                 samples[regime, most],
                 family=self.name,
-                condition=f"{regime}, gain at {least:.0%} minus gain at {most:.0%}",
+                condition=f"{regime}, difference at {least:.0%} minus that at {most:.0%}",
             )
 
     def claims(self, found: pd.DataFrame) -> list[Claim]:

@@ -17,7 +17,7 @@ from experiments.comparisons import (
     answer,
     answer_of_all,
     compare,
-    compare_gains,
+    compare_differences,
     measured,
     rows_of,
 )
@@ -131,12 +131,12 @@ class Noise(Searching):
                 for share in (most, least)
                 for workload in [dataclasses.replace(self.workload(), label_noise=share)]
             )
-            yield compare_gains(
+            yield compare_differences(
                 MORE_WITH_NOISE.format(label(other)),
                 noisy,
                 clean,
                 family=self.name,
-                condition=f"gain at {most:.0%} wrong labels minus gain at {least:.0%}",
+                condition=f"difference at {most:.0%} wrong labels minus that at {least:.0%}",
             )
 
     def claims(self, found: pd.DataFrame) -> list[Claim]:

@@ -13,16 +13,16 @@ class TestLowData(StudyTests):
         shares = set(zip(done.rows["fraction"], done.rows["epochs"], strict=True))
         assert shares == {(0.5, 2), (0.5, 4), (1.0, 2)}
 
-    def test_compares_the_arms_in_every_condition_and_the_gains_by_share(self, done: Done):
+    def test_compares_the_arms_in_every_condition_and_the_differences_by_share(self, done: Done):
         mean = final_percent(done.rows).groupby(["fraction", "epochs", "arm"]).mean()
-        gain = mean.unstack("arm")
-        gain = gain["full"] - gain["gradient_only"]
+        apart = mean.unstack("arm")
+        apart = apart["full"] - apart["gradient_only"]
         expected = {
-            "equal epochs, 50% of the images": gain[0.5, 2],
-            "equal epochs, 100% of the images": gain[1.0, 2],
-            "equal steps, 50% of the images": gain[0.5, 4],
-            "equal epochs, gain at 50% minus gain at 100%": gain[0.5, 2] - gain[1.0, 2],
-            "equal steps, gain at 50% minus gain at 100%": gain[0.5, 4] - gain[1.0, 2],
+            "equal epochs, 50% of the images": apart[0.5, 2],
+            "equal epochs, 100% of the images": apart[1.0, 2],
+            "equal steps, 50% of the images": apart[0.5, 4],
+            "equal epochs, difference at 50% minus that at 100%": apart[0.5, 2] - apart[1.0, 2],
+            "equal steps, difference at 50% minus that at 100%": apart[0.5, 4] - apart[1.0, 2],
         }
         found = done.comparisons.set_index("condition")["mean"].to_dict()
         assert found == pytest.approx(expected, abs=1e-4)

@@ -23,9 +23,9 @@ class TestNoise(StudyTests):
         assert chosen["sgd"].tolist() == [0.03], "the nearest to its best of the three"
         marks_best_rates_at_an_end(done)
 
-    def test_compares_the_gain_with_noise_with_that_without(self, done: Done):
+    def test_compares_the_difference_with_noise_with_that_without(self, done: Done):
         final = final_percent(done.rows).loc["test"].groupby(["label_noise", "batch_size", "arm"])
         mean = final.mean().unstack("arm")
-        gain = mean["full"] - mean["sgd"]
-        (row,) = done.comparisons.query("condition.str.startswith('gain')").to_dict("records")
-        assert row["mean"] == pytest.approx(gain[0.4, 128] - gain[0.0, 128], abs=1e-4)
+        difference = mean["full"] - mean["sgd"]
+        (row,) = done.comparisons.query("condition.str.startswith('difference')").to_dict("records")
+        assert row["mean"] == pytest.approx(difference[0.4, 128] - difference[0.0, 128], abs=1e-4)
