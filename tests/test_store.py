@@ -70,7 +70,9 @@ class TestFinishedCell:
 
     def test_is_of_its_arm_s_settings_alone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         add(tmp_path, ONE)
-        monkeypatch.setitem(ARMS, "sgd", dataclasses.replace(ARMS["sgd"], make=ARMS["adam"].make))
+        monkeypatch.setitem(
+            ARMS, "sgd", dataclasses.replace(ARMS["sgd"], settings=ARMS["adam"].settings)
+        )
         assert find(tmp_path, ONE) == []
 
     def test_is_found_after_cells_get_a_new_property(
