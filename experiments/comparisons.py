@@ -158,7 +158,8 @@ def delta(row: Row) -> str:
 
 def measured(row: Row) -> str:
     """The difference with the p-value that decides about it and the number of seeds."""
-    return f"{delta(row)}, {_p_value(row)}, n = {row['n']}"
+    what = "" if ACCURACY in row["metric"] else f"{row['metric']}: "
+    return f"{what}{delta(row)}, {_p_value(row)}, n = {row['n']}"
 
 
 def answer(row: Row) -> str:

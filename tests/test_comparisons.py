@@ -76,6 +76,7 @@ class TestTable:
             "records"
         )
         assert math.isnan(row["margin"])
+        assert measured(row).startswith("mean α: Δ +0.01")
         assert row["verdict"] == Verdict.BETTER
 
     def test_compares_differences_here_with_differences_there(self):
