@@ -24,7 +24,7 @@ class Workload:
       dataset: name of the data set.
       model: the paper's MLP, ResNet-18 for CIFAR-10, or a causal transformer for text.
       epochs: passes over the training images.
-      batch_size: images a step; an epoch's last step takes what is left.
+      batch_size: images per step; an epoch's last step takes what is left.
       fraction: share of the training images, nested and balanced over the classes.
       test_fraction: share of the evaluated images, the first ones.
       width: channels of ResNet-18's first stage; no other model has one.

@@ -33,7 +33,7 @@ from experiments.store import Finished, Store
 from experiments.train import Arrays, CellState, Program
 
 SPEED_PERIOD = 3600.0  # seconds by which the time left is told: an epoch may take minutes
-MAX_ROUNDS = 5  # cells a device takes in one program: what is put on record at once
+MAX_ROUNDS = 5  # cells per device in one program: what is put on record at once
 KEPT = 2  # programs, and data sets on the devices: a study of many arms needs no more memory
 
 
@@ -193,7 +193,9 @@ class Runner:
         try:
             restored = checkpoint.restore(initial)
         except CheckpointError as error:
-            self._console.print(f"{error}: its cells start anew.", markup=False, soft_wrap=True)
+            self._console.print(
+                f"{error}: its cells are trained from the beginning.", markup=False, soft_wrap=True
+            )
             checkpoint.remove()
             restored = None
         if restored is None:

@@ -318,7 +318,9 @@ class TestTwoProcesses:
         pd.testing.assert_frame_equal(runs, runs_of(folder / "alone/out"), rtol=1e-4)
         assert not (folder / "killed/out/checkpoints").exists()
 
-    def test_speak_with_the_voice_of_the_first(self, alone_and_two: tuple[Path, list[str]]):
+    def test_print_what_the_first_one_prints_and_nothing_else(
+        self, alone_and_two: tuple[Path, list[str]]
+    ):
         _, (alone, first, second) = alone_and_two
         assert all("SGD momentum" in said for said in (alone, first))
         assert "SGD momentum" not in second

@@ -426,7 +426,7 @@ class TestCheckpoint:
         with pytest.raises(KeyboardInterrupt):
             train(folder, wanted, console=Console(file=log, width=200))
         assert f"{checkpoint} cannot be read" in log.getvalue()
-        assert "its cells start anew" in log.getvalue()
+        assert "its cells are trained from the beginning" in log.getvalue()
         watch.reset()
         train(folder, wanted)
         assert len(watch.epochs) == 1, "another took its place"
