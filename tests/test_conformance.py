@@ -124,9 +124,6 @@ CASES = {
         static=("groups",),
         swept=MODULATION,
     ),
-    "controlled_plasticity": Case(
-        npx.variants.control_learning_rate, {"inner": npx.scale_by_plasticity()}, swept=MODULATION
-    ),
     "neuroplastic": Case(
         npx.neuroplastic,
         {"learning_rate": 0.1, "diagnostics": True},
