@@ -19,7 +19,7 @@ from experiments.dataset import Dataset
 
 pytestmark = pytest.mark.tfds
 
-DEBIAN = data.DEBIAN_FASHION_MNIST
+DEBIAN = data.DEBIAN / "fashion-mnist"
 
 
 @pytest.fixture(scope="module", params=["made up", *(["real"] if DEBIAN.is_dir() else [])])
@@ -49,7 +49,7 @@ def data_dir(fashion_files: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
     folder = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "DEBIAN_FASHION_MNIST", folder / "absent")
+        patch.setattr(data, "DEBIAN", folder / "absent")
         patch.setattr(FashionMNIST, "URL", f"{fashion_files.as_uri()}/")
         load_dataset("fashion_mnist", data_dir=folder)
         patch.setattr(FashionMNIST, "URL", f"{folder.as_uri()}/absent/")
