@@ -152,7 +152,7 @@ class Runner:
         checkpoint: Checkpoint,
         advance: Callable[[int], None],
     ) -> list[Row]:
-        """Trains cells of one arm in one program; a row a cell and epoch.
+        """Trains cells of one arm in one program; one row per cell and epoch.
 
         A program has a fixed number of cells; where there are fewer, the last one is repeated and
         the repetitions are thrown away.

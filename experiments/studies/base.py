@@ -90,7 +90,7 @@ class Study:
           run: trains cells that are not on record and returns the rows of all of them.
           source: where the data are from.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} says nothing of its own: each study does")
 
     def claims(self, found: pd.DataFrame) -> list[Claim]:
         """What the page of results says, from the study's comparisons alone."""
@@ -264,7 +264,7 @@ class Tuned(Study):
     @property
     def tuned_by(self) -> tuple[str, str, str]:
         """The study that selected, its data set, and the column of what it selected for."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not say whose settings it takes")
 
     @functools.cached_property
     def selected(self) -> dict[str, tuple[str, float]]:
