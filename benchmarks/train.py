@@ -17,12 +17,13 @@ from rich.progress import Progress
 
 from benchmarks import harness
 from experiments import tasks
-from experiments.arms import ARMS, colour
+from experiments.arms import ARMS
 from experiments.cells import RESNET_WIDTH, ConfigError, Workload
 from experiments.dataset import Dataset
 from experiments.mesh import make_mesh
+from experiments.naming import colour
 from experiments.tables import Table, markdown_table, show
-from experiments.train import Arrays, Program, Task
+from experiments.train import Arrays, Problem, Program
 
 Model = Literal["mlp", "resnet18"]
 Way = Literal["one by one", "lax.map", "vmap", "all devices"]
@@ -94,16 +95,16 @@ class Config:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """A task of the studies, and random images for an epoch of it."""
+    """A problem of the studies, and random images for an epoch of it."""
 
     title: str
-    task: Task
+    problem: Problem
     images: Arrays
 
     def program(self, arm: str, **settings: Any) -> Program:
         """The training of one arm."""
         make = ARMS[arm].make
-        return Program(self.task, make, self.images, self.images, epochs=1, **settings)
+        return Program(self.problem, make, self.images, self.images, epochs=1, **settings)
 
 
 def make_work(model: Model, config: Config) -> Work:
@@ -121,9 +122,9 @@ def make_work(model: Model, config: Config) -> Work:
     inputs = rng.integers(0, 256, (size, *shape), np.uint8)
     labels = rng.integers(0, 10, size).astype(np.int32)
     dataset = Dataset(name, inputs, labels, inputs, labels, source="random numbers")
-    workload = Workload(name, model, batch_size=batch_size, width=width)
-    task = tasks.make_task(workload, dataset)
-    return Work(f"{title}, batches of {batch_size}", task, Arrays(inputs, labels))
+    workload = Workload(name, batch_size=batch_size, width=width)
+    problem = tasks.make_problem(workload, dataset)
+    return Work(f"{title}, batches of {batch_size}", problem, Arrays(inputs, labels))
 
 
 class Epoch:
@@ -214,7 +215,7 @@ def measure_optimizers(work: Work, size: Size, progress: Progress) -> pd.DataFra
         calls[arm] = Epoch(work.program(arm, mesh=first), arm, seeds=1, together=1)
         jax.block_until_ready(calls[arm]())
     taken = harness.time_in_turns(calls, size.seconds, progress, f"{work.title}, arms: rounds")
-    steps = len(work.images.labels) // work.task.batch_size
+    steps = len(work.images.labels) // work.problem.batch_size
     return pd.DataFrame(
         [
             {

@@ -1,21 +1,15 @@
-"""The arms of the studies: what competes. An arm is one entry of the registry, and nothing else."""
+"""The built-in arms of the studies: an arm is one entry of the registry, and nothing else."""
 
-import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import Any, Literal
 
 import optax
-from jax.typing import ArrayLike
 
 import neuroplastic_optax as npx
 from experiments import controls
+from experiments.arm import Arm, Role
 from experiments.optimizers import (
-    PUBLISHED_LEARNING_RATE,
     PUBLISHED_SCALE,
     PUBLISHED_WARMUP_EPOCHS,
-    Factory,
-    Training,
     controlled,
     full,
     gradient_only,
@@ -34,54 +28,6 @@ ADAMW_DECAY = 1e-2
 # colour-blind readers.
 VERMILION, BLUE, BLACK, GREEN = "#D55E00", "#0072B2", "#000000", "#009E73"
 GREY, PURPLE, ORANGE, SKY, WINE = "#999999", "#CC79A7", "#E69F00", "#56B4E9", "#882255"
-
-Role = Literal["fair test", "ablation", "other", "design space", "selection"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Arm:
-    """One competitor of a study.
-
-    Attributes:
-      name: what the command line and the records call it.
-      label: what figures and tables call it.
-      factory: builds the optimizer from a learning rate, which may be traced, the training and
-        the settings.
-      settings: keyword arguments of the factory.
-      learning_rate: the one it is run with where no study has tuned it; the middle of its search.
-      family: the arm that it is a variant of; an arm of its own names itself.
-      colour: in every figure; a variant without one shares that of its family.
-      has_alpha: whether its state keeps diagnostics of α.
-      role: which studies take it.
-    """
-
-    name: str
-    label: str
-    factory: Factory
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    learning_rate: float = PUBLISHED_LEARNING_RATE
-    _: dataclasses.KW_ONLY
-    family: str = ""
-    colour: str = ""
-    has_alpha: bool = False
-    role: Role = "fair test"
-
-    def make(self, learning_rate: ArrayLike, training: Training) -> optax.GradientTransformation:
-        """The optimizer at a learning rate, which may be traced."""
-        return self.factory(learning_rate, training, **self.settings)
-
-    def describe(self) -> str:
-        """The factory and its settings, for the records.
-
-        >>> ARMS["adamw"].describe()
-        'plain(alias=adamw, weight_decay=0.01)'
-        """
-        settings = (f"{name}={_text(value)}" for name, value in self.settings.items())
-        return f"{self.factory.__name__}({', '.join(settings)})"
-
-
-def _text(value: Any) -> str:
-    return getattr(value, "__name__", f"{value:g}" if isinstance(value, float) else str(value))
 
 
 def _weights(activity: float, gradient: float, memory: float) -> dict[str, float]:
@@ -308,16 +254,6 @@ ARMS: dict[str, Arm] = {
 def with_role(*roles: Role) -> tuple[str, ...]:
     """The names of the arms that have one of some roles."""
     return tuple(name for name, arm in ARMS.items() if arm.role in roles)
-
-
-def label(arm: str) -> str:
-    """What figures and tables call an arm."""
-    return ARMS[arm].label
-
-
-def colour(arm: str) -> str:
-    """The colour of an arm, or of the family that it is a variant of."""
-    return ARMS[arm].colour or colour(ARMS[arm].family)
 
 
 FAIR_TEST = with_role("fair test", "ablation")

@@ -4,12 +4,13 @@ import dataclasses
 from typing import Literal
 
 from experiments.optimizers import Diagnostics
+from experiments.schedules import Schedule
 
-Model = Literal["mlp", "resnet18", "transformer"]
 Split = Literal["test", "validation"]
-Schedule = Literal["constant"]
+Settings = tuple[tuple[str, float], ...]  # names and values, by name
 
 RESNET_WIDTH = 64
+SETTING = "setting/"  # begins the columns of what a search varied
 
 
 class ConfigError(ValueError):
@@ -21,8 +22,7 @@ class Workload:
     """What every arm of a comparison shares.
 
     Attributes:
-      dataset: name of the data set.
-      model: the paper's MLP, ResNet-18 for CIFAR-10, or a causal transformer for text.
+      task: data, model, loss and metrics, by name.
       epochs: passes over the training images.
       batch_size: images per step; an epoch's last step takes what is left.
       fraction: share of the training images, nested and balanced over the classes.
@@ -33,8 +33,7 @@ class Workload:
       diagnostics: record what plasticity did, where the arm has it; "per_leaf" in each leaf too.
     """
 
-    dataset: str
-    model: Model = "mlp"
+    task: str
     epochs: int = 10
     batch_size: int = 128
     fraction: float = 1.0
@@ -55,6 +54,7 @@ class Cell:
       learning_rate: the peak, where a schedule varies it.
       seed: fixes initial parameters, data order, augmentation and dropout.
       schedule: how the learning rate goes over training.
+      settings: what a search varies of the arm beside the learning rate, sorted by name.
     """
 
     workload: Workload
@@ -62,6 +62,7 @@ class Cell:
     learning_rate: float
     seed: int
     schedule: Schedule = "constant"
+    settings: Settings = ()
 
     def fields(self) -> dict[str, str | int | float | bool]:
         """The cell as the columns that name it in the records."""
@@ -71,6 +72,7 @@ class Cell:
             "seed": self.seed,
             "learning_rate": self.learning_rate,
             "schedule": self.schedule,
+            **{f"{SETTING}{name}": value for name, value in self.settings},
         }
 
 
@@ -78,6 +80,6 @@ DEFAULTS: dict[str, str | int | float | bool] = {
     field.name: field.default
     for kind in (Workload, Cell)
     for field in dataclasses.fields(kind)
-    if field.default is not dataclasses.MISSING
+    if field.default is not dataclasses.MISSING and field.name != "settings"
 }
 """What an absent column of an old record means."""

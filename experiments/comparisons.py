@@ -13,8 +13,16 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.arms import label
-from experiments.statistics import ALPHA, MARGIN, holm, paired_comparison, smallest_p
+from experiments.naming import label
+from experiments.statistics import (
+    ALPHA,
+    MARGIN,
+    holm,
+    paired_comparison,
+    seeds_needed,
+    smallest_difference,
+    smallest_p,
+)
 from experiments.tables import Table
 
 ACCURACY = "final test accuracy"
@@ -24,6 +32,7 @@ COLUMNS = (
     *("n", "mean", "sd", "interval_low", "interval_high", "d_z", "share_won"),
     *("p_greater", "p_two_sided", "p_greater_holm", "p_two_sided_holm"),
     *("p_equivalence", "margin", "smallest_margin", "verdict"),
+    *("detectable", "seeds_for_margin"),
 )
 Row = Mapping[Hashable, Any]  # of the table of comparisons
 
@@ -44,12 +53,16 @@ class Sample:
     Attributes:
       arm: its name.
       learning_rate: the one it ran with.
-      by_seed: a value per seed, in percent where it is an accuracy.
+      by_seed: a value per seed, higher where it is better; in percent where it is an accuracy.
+      metric: what the values are.
+      margin: the largest difference of no practical size; nan where there is none.
     """
 
     arm: str
     learning_rate: float
     by_seed: "pd.Series[float]"
+    metric: str = ACCURACY
+    margin: float = MARGIN
 
 
 def compare(
@@ -59,7 +72,6 @@ def compare(
     *,
     family: str,
     condition: str = "",
-    metric: str = ACCURACY,
 ) -> dict[str, Any]:
     """One row: two arms on the seeds that both have.
 
@@ -69,16 +81,17 @@ def compare(
       control: the arm that it is compared with.
       family: the questions that are adjusted together.
       condition: under which circumstances, where the study has several.
-      metric: what the samples are of; differences of anything but accuracies have no margin of
-        practical size.
     """
     seeds = treatment.by_seed.index.intersection(control.by_seed.index)
+    margin = treatment.margin
     statistics = dataclasses.asdict(
         paired_comparison(
-            treatment.by_seed[seeds].to_numpy(), control.by_seed[seeds].to_numpy(), margin=MARGIN
+            treatment.by_seed[seeds].to_numpy(),
+            control.by_seed[seeds].to_numpy(),
+            margin=MARGIN if math.isnan(margin) else margin,
         )
     )
-    if ACCURACY not in metric:
+    if math.isnan(margin):
         statistics |= dict.fromkeys(("p_equivalence", "margin", "smallest_margin"), math.nan)
     names = {
         "family": family,
@@ -88,7 +101,7 @@ def compare(
         "treatment_rate": treatment.learning_rate,
         "control": control.arm,
         "control_rate": control.learning_rate,
-        "metric": metric,
+        "metric": treatment.metric,
     }
     return {**names, **statistics}
 
@@ -103,11 +116,14 @@ def compare_differences(
 ) -> dict[str, Any]:
     """One row: how much larger the difference of two arms is here than there."""
     treatment, control = (
-        dataclasses.replace(side, by_seed=(first.by_seed - second.by_seed).dropna())
+        dataclasses.replace(
+            side,
+            by_seed=(first.by_seed - second.by_seed).dropna(),
+            metric=f"difference in {side.metric}",
+        )
         for side, (first, second) in zip(here, (here, there), strict=True)
     )
-    metric = f"difference in {ACCURACY}"
-    return compare(question, treatment, control, family=family, condition=condition, metric=metric)
+    return compare(question, treatment, control, family=family, condition=condition)
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -117,7 +133,17 @@ def table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         frame[f"{p}_holm"] = frame.groupby("family", sort=False)[p].transform(
             lambda of_family: holm(of_family.to_numpy())
         )
-    frame["verdict"] = [str(judge(row)) for row in frame.to_dict("records")]
+    judged = frame.to_dict("records")
+    tests = frame["family"].map(frame["family"].value_counts()).to_list()
+    frame["verdict"] = [str(judge(row)) for row in judged]
+    frame["detectable"] = [
+        smallest_difference(row["n"], row["sd"], tests=m)
+        for row, m in zip(judged, tests, strict=True)
+    ]
+    frame["seeds_for_margin"] = [
+        seeds_needed(row["sd"], row["margin"], tests=m)
+        for row, m in zip(judged, tests, strict=True)
+    ]
     return frame
 
 
@@ -207,7 +233,7 @@ def too_few_seeds(rows: Sequence[Row]) -> str:
 def comparison_table(rows: Sequence[Row]) -> Table:
     """Every comparison with its difference, adjusted p-values and verdict, as readers see it."""
     where = ["condition"] if any(row["condition"] for row in rows) else []
-    measures = ["Δ points", "d_z", "won", "p", "two-sided p", "equal within ±", "verdict"]
+    measures = ["Δ", "d_z", "won", "p", "two-sided p", "equal within ±", "could show", "verdict"]
     table = [["treatment − control", *where, *measures]]
     for row in rows:
         table.append(
@@ -220,6 +246,7 @@ def comparison_table(rows: Sequence[Row]) -> Table:
                 f"{row['p_greater_holm']:.2g}",
                 f"{row['p_two_sided_holm']:.2g}",
                 f"{row['smallest_margin']:.2f}",
+                f"{row['detectable']:.2f}",
                 row["verdict"],
             ]
         )

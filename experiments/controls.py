@@ -30,14 +30,14 @@ def permuted(alpha: jax.Array, gradient: jax.Array, key: jax.Array) -> jax.Array
     The same values, on other coordinates: all that α says about which coordinate is lost.
     """
     del gradient
-    shift = _drawn_alone(lambda key: jax.random.randint(key, (), 0, max(alpha.size, 1)), key)
+    shift = drawn_alone(lambda key: jax.random.randint(key, (), 0, max(alpha.size, 1)), key)
     return jnp.roll(alpha.ravel(), shift).reshape(alpha.shape)
 
 
 def randomised(alpha: jax.Array, gradient: jax.Array, key: jax.Array) -> jax.Array:
     """Normal noise with α's mean and variance in the leaf."""
     del gradient
-    noise = _drawn_alone(lambda key: jax.random.normal(key, alpha.shape, alpha.dtype), key)
+    noise = drawn_alone(lambda key: jax.random.normal(key, alpha.shape, alpha.dtype), key)
     return jnp.mean(alpha) + jnp.std(alpha) * noise
 
 
@@ -48,7 +48,7 @@ def norm_matched(alpha: jax.Array, gradient: jax.Array, key: jax.Array) -> jax.A
     return jnp.broadcast_to(norm, alpha.shape)
 
 
-def _drawn_alone(draw: Callable[[jax.Array], jax.Array], key: jax.Array) -> jax.Array:
+def drawn_alone(draw: Callable[[jax.Array], jax.Array], key: jax.Array) -> jax.Array:
     """``draw(key)``; a batch one by one, since XLA's generator would use its first key for all."""
     return jax.custom_batching.sequential_vmap(draw)(key)
 

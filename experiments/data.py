@@ -14,17 +14,18 @@ import uuid
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from experiments import bundled
-from experiments.cells import Model
 from experiments.dataset import ARRAYS, DataError, Dataset
 from experiments.preprocessing import Preprocess, augment_cifar10, centre, tokens
 from experiments.raw_files import CIFAR10, IDX, Arrays, RawFormat, source_note
 
 DEBIAN = Path("/usr/share/datasets")  # where Debian's packages of data sets put them
 
+Model = Literal["mlp", "resnet18", "transformer"]
 _Loaded = tuple[Arrays, str]  # and where they came from
 
 
@@ -39,7 +40,7 @@ class DatasetSpec:
     Attributes:
         title: What figures and pages call it.
         num_classes: Number of classes; of text, of characters.
-        model: The model that the studies train on it.
+        model: The model that classifies it, in the task of its name.
         preprocess: What turns its bytes into the model's input.
         bundled: Makes it of what is installed, where it needs no other source: arrays and source.
         raw_format: The files that it is published as.

@@ -4,15 +4,18 @@ Its axis ``seed`` shares out the cells, its axis ``data`` the images of every ba
 partitioner adds all communication.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from experiments.cells import ConfigError
 
 SEED, DATA = "seed", "data"
+
+Loop = Literal["map", "vmap"]  # how the cells at one place on the axis ``seed`` are run
 
 
 def make_mesh(axes: Sequence[str] = (), devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -87,6 +90,70 @@ def seed_devices(mesh: Mesh, cells: int) -> Mesh:
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Arrays as a whole on each device; without a copy where they are there already."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def spread(
+    one: Callable[..., Any],
+    mesh: Mesh,
+    loop: Loop,
+    shardings: Any,
+    *,
+    donate: bool = False,
+    counted: bool = False,
+) -> Any:
+    """``one(state, *cell, data)`` for all cells of all devices in one program.
+
+    Before there is a state it is ``()``; ``donate`` gives its memory to the result.
+    ``shardings`` say how the result lies. ``counted``: the first part of a cell says whether it is
+    active; the active ones of a device come first, and a loop leaves the others out.
+    """
+
+    def share(states: Any, cells: tuple[Any, ...], data: Any) -> Any:
+        if counted:
+            active, *rest = cells
+            cells = tuple(rest)
+            if loop == "map":
+                return _map_first(one, jnp.sum(active), states, cells, data)
+        if loop == "map":
+            return jax.lax.map(lambda x: one(x[0], *x[1], data), (states, cells))
+        return jax.vmap(lambda state, cell: one(state, *cell, data))(states, cells)
+
+    # Cells do not communicate; check_vma would ask for annotations on every scan's carry. XLA
+    # divides a cell's work over the other axis, from the constraints on batch and state.
+    shared = jax.shard_map(
+        share,
+        mesh=mesh,
+        in_specs=(PartitionSpec(SEED), PartitionSpec(SEED), PartitionSpec()),
+        out_specs=PartitionSpec(SEED),
+        axis_names={SEED},
+        check_vma=False,
+    )
+    return jax.jit(shared, out_shardings=shardings, donate_argnums=0 if donate else ())
+
+
+def _map_first(
+    one: Callable[..., Any], number: jax.Array, states: Any, cells: tuple[Any, ...], data: Any
+) -> Any:
+    """``one`` for the first cells, and zeros for the others.
+
+    How many they are is not known when it is compiled: so it is compiled the same for any number.
+    """
+    traced_once = jax.jit(one, inline=True)
+
+    def at(place: jax.typing.ArrayLike) -> tuple[Any, ...]:
+        state, cell = jax.tree.map(lambda x: x[place], (states, cells))
+        return (state, *cell, data)
+
+    def put(place: jax.Array, found: Any) -> Any:
+        one_more = traced_once(*at(place))
+        return jax.tree.map(lambda all_, x: all_.at[place].set(x), found, one_more)
+
+    places = jax.tree.leaves(cells)[0].shape[0]
+    nothing = jax.tree.map(
+        lambda leaf: jnp.zeros((places, *leaf.shape), leaf.dtype),
+        jax.eval_shape(traced_once, *jax.eval_shape(lambda: at(0))),
+    )
+    return jax.lax.fori_loop(0, number, put, nothing)
 
 
 def fsdp_spec(shape: Sequence[int], size: int) -> PartitionSpec:

@@ -67,6 +67,42 @@ class MLP(nnx.Module):
         return self.head(x)
 
 
+class Autoencoder(nnx.Module):
+    """A deep autoencoder: tanh layers down to a linear code and up again, without dropout.
+
+    A smaller one of the kind that second-order methods were first compared on.
+
+    Args:
+      features: size of a flattened image.
+      hidden: sizes of the encoder's layers, of which the last one is the code.
+      rngs: the source of the initial parameters.
+
+    References:
+      Hinton and Salakhutdinov, Reducing the dimensionality of data with neural networks, 2006.
+    """
+
+    def __init__(
+        self, features: int = 784, hidden: tuple[int, ...] = (256, 64, 16), *, rngs: nnx.Rngs
+    ) -> None:
+        sizes = (features, *hidden, *hidden[-2::-1], features)
+        self.code = len(hidden) - 1
+        self.layers = nnx.List(
+            [nnx.Linear(n_in, n_out, rngs=rngs) for n_in, n_out in itertools.pairwise(sizes)]
+        )
+
+    def __call__(
+        self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        """Logits [batch, features] of the pixels of images [batch, features] in [0, 1]."""
+        del train, rngs
+        x = images
+        for place, layer in enumerate(self.layers):
+            x = layer(x)
+            if place not in (self.code, len(self.layers) - 1):
+                x = nnx.tanh(x)
+        return x
+
+
 class ResNet(nnx.Module):
     """ResNet-18 for small images: a 3×3 stem of stride 1, no pooling before the blocks.
 

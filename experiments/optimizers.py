@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 import neuroplastic_optax as npx
 from experiments import controls
+from experiments.schedules import Schedule
 
 PUBLISHED_LEARNING_RATE = 0.1
 PUBLISHED_WARMUP_EPOCHS = 2
@@ -31,12 +32,19 @@ class Training:
       epochs: epochs of the whole training.
       diagnostics: keep plasticity diagnostics in the state, where the arm has them.
       seed: of the cell, for arms that draw random numbers.
+      schedule: how the learning rate goes over training.
     """
 
     steps_per_epoch: int
     epochs: int
     diagnostics: Diagnostics = False
     seed: ArrayLike = 0
+    schedule: Schedule = "constant"
+
+    @property
+    def steps(self) -> int:
+        """Of the whole training."""
+        return self.steps_per_epoch * self.epochs
 
 
 Factory = Callable[..., optax.GradientTransformation]  # of a learning rate, a training, settings
@@ -46,7 +54,7 @@ Target = Literal["update", "momentum", "trust_ratio"]
 
 
 def full(
-    learning_rate: ArrayLike,
+    learning_rate: optax.ScalarOrSchedule,
     training: Training,
     *,
     scale: float = PUBLISHED_SCALE,
@@ -65,7 +73,11 @@ def full(
 
 
 def gradient_only(
-    learning_rate: ArrayLike, training: Training, *, min_alpha: float = 0.5, max_alpha: float = 1.5
+    learning_rate: optax.ScalarOrSchedule,
+    training: Training,
+    *,
+    min_alpha: float = 0.5,
+    max_alpha: float = 1.5,
 ) -> optax.GradientTransformation:
     """The ablation; with its published bounds where nothing else is said."""
     return stabilised(
@@ -82,7 +94,7 @@ def gradient_only(
 
 
 def controlled(
-    learning_rate: ArrayLike, training: Training, *, control: controls.Control
+    learning_rate: optax.ScalarOrSchedule, training: Training, *, control: controls.Control
 ) -> optax.GradientTransformation:
     """The full method as published, but for what ``control`` does to α."""
     scale = npx.plasticity_warmup(
@@ -99,18 +111,18 @@ def controlled(
 
 
 def stabilised(
-    learning_rate: ArrayLike,
+    learning_rate: optax.ScalarOrSchedule,
     training: Training,
     *,
     base: Callable[..., optax.GradientTransformation],
-    weight_decay: float = 0.0,
-    max_update_norm: float = 1.0,
+    weight_decay: ArrayLike = 0.0,
+    max_update_norm: ArrayLike = 1.0,
     **settings: Any,
 ) -> optax.GradientTransformation:
     """Homeostasis after a base's update; decoupled decay and the learning rate after it."""
     return optax.chain(
         measured(base(**settings), npx.homeostasis(max_update_norm), training),
-        optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity(),
+        optax.identity() if _is_zero(weight_decay) else optax.add_decayed_weights(weight_decay),
         optax.scale_by_learning_rate(learning_rate),
     )
 
@@ -129,7 +141,7 @@ def measured(
 
 
 def plain(
-    learning_rate: ArrayLike,
+    learning_rate: optax.ScalarOrSchedule,
     training: Training,
     *,
     alias: Callable[..., optax.GradientTransformation],
@@ -141,7 +153,7 @@ def plain(
 
 
 def residual(
-    learning_rate: ArrayLike,
+    learning_rate: optax.ScalarOrSchedule,
     training: Training,
     *,
     form: Callable[..., optax.GradientTransformation],
@@ -157,14 +169,14 @@ def residual(
 
 
 def modulated(
-    learning_rate: ArrayLike,
+    learning_rate: optax.ScalarOrSchedule,
     training: Training,
     *,
     base: Callable[..., optax.GradientTransformation],
     phase: Phase = "full",
     scope: Callable[[], Callable[[Any], Any]] | None = None,
     target: Target = "update",
-    weight_decay: float = 0.0,
+    weight_decay: ArrayLike = 0.0,
     **settings: Any,
 ) -> optax.GradientTransformation:
     """A plastic residual on another optimizer's update, in one phase and scope; homeostasis."""
@@ -187,7 +199,10 @@ def modulated(
 
 
 def rate_controlled(
-    learning_rate: ArrayLike, training: Training, *, groups: Callable[[Any], Any] | None = None
+    learning_rate: optax.ScalarOrSchedule,
+    training: Training,
+    *,
+    groups: Callable[[Any], Any] | None = None,
 ) -> optax.GradientTransformation:
     """γ = 1 and homeostasis, their output scaled by the plasticity of each group of leaves."""
     plasticity = npx.scale_by_plasticity(diagnostics=training.diagnostics)
@@ -205,6 +220,10 @@ def layers(params: Any) -> Any:
     )
 
 
+def _is_zero(setting: ArrayLike) -> bool:
+    """Whether a setting is known to be zero before any training: a traced one is not."""
+    return isinstance(setting, float | int) and setting == 0
+
+
 def _over_training(ramp: Ramp, training: Training, *, value: float) -> optax.Schedule:
-    steps = training.steps_per_epoch
-    return ramp(steps * training.epochs, steps_per_epoch=steps, value=value)
+    return ramp(training.steps, steps_per_epoch=training.steps_per_epoch, value=value)

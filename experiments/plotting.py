@@ -1,6 +1,7 @@
 """What figures share. They are drawn from saved records alone: nothing here trains."""
 
 import io
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from itertools import cycle
 from pathlib import Path
@@ -12,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from experiments.arms import ARMS, colour, label
+from experiments import tasks
+from experiments.naming import colour, label
 from experiments.records import write_atomically
 
 plt.rcParams.update({"axes.titlesize": 11, "figure.titlesize": 12})
@@ -31,7 +33,7 @@ def save(figure: Figure, path: Path) -> None:
 def draw_by_epoch(axes: Axes, rows: pd.DataFrame, column: str) -> None:
     """One line per arm and learning rate: the mean over seeds in a band of one deviation."""
     rates = rows.groupby("arm")["learning_rate"].nunique()
-    styles: dict[str, Iterator[str]] = {colour(arm): cycle(LINE_STYLES) for arm in ARMS}
+    styles: defaultdict[str, Iterator[str]] = defaultdict(lambda: cycle(LINE_STYLES))
     for arm, rate in rows[["arm", "learning_rate"]].drop_duplicates().itertuples(index=False):
         of_line = rows[(rows["arm"] == arm) & (rows["learning_rate"] == rate)]
         over_seeds = of_line.groupby("epoch")[column].agg(["mean", "std"])
@@ -51,10 +53,11 @@ def draw_by_epoch(axes: Axes, rows: pd.DataFrame, column: str) -> None:
     plain(axes)
 
 
-def draw_accuracy_by_epoch(axes: Axes, rows: pd.DataFrame) -> None:
-    """Test accuracy in percent by epoch, as above."""
-    draw_by_epoch(axes, rows.assign(percent=100 * rows["test_accuracy"]), "percent")
-    axes.set(xlabel="epoch", ylabel="test accuracy (%)", title="test accuracy")
+def draw_metric_by_epoch(axes: Axes, rows: pd.DataFrame) -> None:
+    """The metric of the rows' task by epoch, as above."""
+    metric = tasks.find_task(rows["task"].iloc[0]).metric
+    draw_by_epoch(axes, rows.assign(metric=metric.scale * rows[metric.column]), "metric")
+    axes.set(xlabel="epoch", ylabel=metric.axis, title=metric.title)
 
 
 def draw_by_setting(axes: Axes, summary: pd.DataFrame, setting: str, column: str) -> None:

@@ -23,6 +23,12 @@ def centre(images: jax.Array, key: jax.Array | None) -> jax.Array:
     return (images.astype(jnp.float32) / 255 - 0.5) / 0.5
 
 
+def pixels(images: jax.Array, key: jax.Array | None) -> jax.Array:
+    """Bytes to [0, 1], one vector per image: what an autoencoder reads and gives."""
+    del key
+    return images.reshape(images.shape[0], -1).astype(jnp.float32) / 255
+
+
 def augment_cifar10(images: jax.Array, key: jax.Array | None) -> jax.Array:
     """CIFAR-10's published preprocessing: random crop and flip in training, normalised channels."""
     if key is not None:

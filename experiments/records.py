@@ -17,14 +17,15 @@ from typing import Any
 import jax
 import pandas as pd
 
-from experiments.arms import ARMS
-from experiments.cells import DEFAULTS, Cell, Workload
+from experiments.cells import DEFAULTS, SETTING, Cell, Workload
+from experiments.naming import find_arm
 
 Row = dict[str, str | int | float | bool]  # of the table of runs: a cell and an epoch
 
 RUNS, MANIFEST = "runs.csv", "manifest.json"
 CELL_COLUMNS = ["arm", *(field.name for field in dataclasses.fields(Workload)), "seed"]
 CELL_COLUMNS += ["learning_rate", "schedule"]
+OLD_NAMES = {"dataset": "task"}  # of columns and settings, in records of before
 PACKAGES = ("neuroplastic-optax", "jax", "jaxlib", "optax", "flax", "numpy")
 SIGNIFICANT_DIGITS = 7  # of float32
 
@@ -66,16 +67,24 @@ class Records:
       study: the study's name.
       configuration: what must stay the same for records to be added to; arms, seeds and learning
         rates are not part of it, since every row names its own.
+      defaults: what a setting means that the configuration of old records does not name.
 
     Raises:
       RecordError: the folder cannot be used, is in use by another process, or holds the records of
         another study or configuration.
     """
 
-    def __init__(self, folder: Path, study: str, configuration: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        study: str,
+        configuration: Mapping[str, Any],
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
         self.folder = folder
         self._study = study
         self._configuration = dict(configuration)
+        self._defaults = json.loads(json.dumps(dict(defaults or {})))
         self._data: dict[str, Any] = {}
         self._made_by: list[Mapping[str, Any]] = []
         try:
@@ -113,10 +122,7 @@ class Records:
 
     def rows(self, cells: Iterable[Cell]) -> pd.DataFrame:
         """The rows of some cells, in the order of the cells and their epochs."""
-        wanted = pd.DataFrame([cell.fields() for cell in cells], columns=CELL_COLUMNS)
-        if self._runs.empty:
-            return self._runs
-        return wanted.merge(self._runs, on=CELL_COLUMNS, how="inner")
+        return self._runs if self._runs.empty else of_cells(self._runs, cells)
 
     def add(self, rows: pd.DataFrame, made_by: Sequence[Mapping[str, Any]] = ()) -> None:
         """Adds the rows of finished cells and writes them down.
@@ -126,7 +132,7 @@ class Records:
           made_by: the circumstances that they were trained under; left out, the present ones.
         """
         made_by = made_by or [circumstances()]
-        named = rows.columns.isin(CELL_COLUMNS)  # what names a cell keeps all its digits
+        named = rows.columns.isin(naming_columns(rows))  # what names a cell keeps all its digits
         measured = rows.loc[:, ~named].map(
             lambda x: float(f"{x:.{SIGNIFICANT_DIGITS}g}") if isinstance(x, float) else x
         )
@@ -149,7 +155,7 @@ class Records:
         manifest = {
             "study": self._study,
             "configuration": self._configuration,
-            "arms": {arm: ARMS[arm].describe() for arm in arms},
+            "arms": {arm: find_arm(arm).describe() for arm in arms},
             "seeds": seeds,
             "data": self._data,
             "made_by": self._made_by,
@@ -178,7 +184,12 @@ class Records:
                 f"{self.folder} holds the study {study!r}, not {self._study!r}; "
                 "choose another folder."
             )
+        configuration = renamed(configuration)
         ours = json.loads(json.dumps(self._configuration))
+        # A setting that did not exist then had what is its default now.
+        configuration |= {
+            name: value for name, value in self._defaults.items() if name not in configuration
+        }
         different = [
             f"{name} was {configuration.get(name)!r}, now {ours.get(name)!r}"
             for name in sorted(configuration.keys() | ours.keys())
@@ -206,14 +217,36 @@ def read_runs(path: Path) -> pd.DataFrame:
     try:
         text = path.read_text()
         runs = pd.read_csv(io.StringIO(text[: text.rfind("\n") + 1]))
+        if "task" not in runs:  # then a data set had one model
+            runs = runs.rename(columns=OLD_NAMES).drop(columns="model")
         new = {name: DEFAULTS[name] for name in DEFAULTS.keys() - set(runs)}
         runs = pd.concat([runs, pd.DataFrame(new, index=runs.index)], axis=1)
-        sizes = runs.groupby(CELL_COLUMNS, dropna=False)["epoch"].transform("size")
+        sizes = runs.groupby(naming_columns(runs), dropna=False)["epoch"].transform("size")
     except (OSError, ValueError, KeyError) as error:
         raise RecordError(
             f"{path} is no table of runs ({error}); remove it or choose another folder."
         ) from error
     return runs[sizes == runs["epochs"]].reset_index(drop=True)
+
+
+def naming_columns(rows: pd.DataFrame) -> list[str]:
+    """The columns that name a cell: those of every cell, and one per setting that was searched."""
+    return [*CELL_COLUMNS, *(name for name in rows.columns if name.startswith(SETTING))]
+
+
+def of_cells(rows: pd.DataFrame, cells: Iterable[Cell]) -> pd.DataFrame:
+    """The rows of some of the cells, in the order of the cells and their epochs."""
+    wanted = pd.DataFrame([cell.fields() for cell in cells])
+    names = list(dict.fromkeys([*CELL_COLUMNS, *naming_columns(rows), *wanted.columns]))
+    # A cell without a setting that others have is named by its absence.
+    return wanted.reindex(columns=names).merge(
+        rows.reindex(columns=list(dict.fromkeys([*rows.columns, *names]))), on=names, how="inner"
+    )
+
+
+def renamed(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of old records by the names that they have now."""
+    return {OLD_NAMES.get(name, name): value for name, value in configuration.items()}
 
 
 def circumstances() -> dict[str, Any]:

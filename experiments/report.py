@@ -8,11 +8,10 @@ import pandas as pd
 import tyro
 
 from experiments.cells import Cell, ConfigError
-from experiments.records import MANIFEST, RUNS, RecordError, read_runs
+from experiments.records import MANIFEST, RUNS, RecordError, of_cells, read_runs
 from experiments.studies import STUDIES
-from experiments.studies.base import Run
 from experiments.studies.saving import save
-from experiments.summary import of_cells
+from experiments.timing import STEP_TIMES
 
 
 def write_report(folder: Path) -> None:
@@ -34,19 +33,33 @@ def write_report(folder: Path) -> None:
         )
     # Parts of the data say more than the whole, and the whole is what a report names.
     source = min((data["source"] for data in manifest["data"].values()), key=len)
-    save(study, study.run(on_record(folder, runs), source), folder)
+    save(study, study.run(OnRecord(folder, runs), source), folder)
 
 
-def on_record(folder: Path, runs: pd.DataFrame) -> Run:
-    """In place of a runner: gives the rows of cells that are on record, and trains none."""
+class OnRecord:
+    """In place of a runner: gives the rows of cells that are on record, and trains none.
 
-    def run(cells: Sequence[Cell]) -> pd.DataFrame:
-        rows = of_cells(runs, cells)
+    Args:
+      folder: of the records.
+      runs: their rows.
+    """
+
+    def __init__(self, folder: Path, runs: pd.DataFrame) -> None:
+        self._folder = folder
+        self._runs = runs
+
+    def __call__(self, cells: Sequence[Cell]) -> pd.DataFrame:
+        """The rows of all cells; an error where one is not on record."""
+        rows = of_cells(self._runs, cells)
         if len(rows) != sum(cell.workload.epochs for cell in cells):
-            raise RecordError(f"{folder / RUNS} has not all training runs that its report is of.")
+            missing = f"{self._folder / RUNS} has not all training runs that its report is of."
+            raise RecordError(missing)
         return rows
 
-    return run
+    def step_times(self, cells: Sequence[Cell]) -> pd.DataFrame:
+        """What was measured when the study ran."""
+        del cells
+        return pd.read_csv(self._folder / STEP_TIMES)
 
 
 def main(folders: tyro.conf.Positional[tuple[Path, ...]]) -> None:

@@ -13,12 +13,14 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import optimize, stats
 
 FloatArray = npt.NDArray[np.float64]
 
 ALPHA = 0.05
 MARGIN = 0.2  # percentage points: a difference inside ±MARGIN is of no practical size
+POWER = 0.8  # with which the smallest difference that can be shown is shown
+MOST_SEEDS = 10_000
 
 _STEPS = 1e9  # per percentage point
 _EXACT_SIGN_VECTORS = 2**14
@@ -148,6 +150,61 @@ def paired_comparison(
         smallest_margin=_smallest_margin(n, mean, sd),
         p_equivalence=_p_equivalence(n, mean, sd, margin),
     )
+
+
+def smallest_difference(n: int, sd: float, *, tests: int = 1, power: float = POWER) -> float:
+    r"""The smallest true difference that `n` pairs show with a probability of `power`.
+
+    Of the one-sided paired t-test at the level `ALPHA / tests`, which is what Holm's method asks of
+    the smallest of so many p-values: the :math:`\delta` at which a noncentral t with :math:`n - 1`
+    degrees of freedom and noncentrality :math:`\delta \sqrt n / s` exceeds the critical value with
+    that probability. Sign flips cannot show anything where `2^-n > ALPHA / tests`: inf.
+
+    >>> round(smallest_difference(20, 1.0), 2), smallest_difference(4, 1.0)
+    (0.58, inf)
+
+    Args:
+        n: Number of pairs.
+        sd: Standard deviation of the differences.
+        tests: Number of hypotheses that are adjusted together.
+        power: The probability.
+    """
+    level = ALPHA / tests
+    if n < 2 or smallest_p(n) > level or not math.isfinite(sd):
+        return math.inf
+    if sd == 0:
+        return 0.0
+    critical = stats.t.ppf(1 - level, n - 1)
+    reach = optimize.brentq(
+        lambda shift: stats.nct.sf(critical, n - 1, shift) - power, 0, critical + 10
+    )
+    return float(reach * sd / math.sqrt(n))
+
+
+def seeds_needed(sd: float, difference: float, *, tests: int = 1, power: float = POWER) -> float:
+    """The smallest number of pairs that shows a difference; inf beyond `MOST_SEEDS`.
+
+    >>> seeds_needed(0.25, 0.2)
+    12
+
+    Args:
+        sd: Standard deviation of the differences.
+        difference: The true difference.
+        tests: Number of hypotheses that are adjusted together.
+        power: The probability.
+    """
+    if math.isnan(sd) or math.isnan(difference):
+        return math.nan
+    low, high = 2, MOST_SEEDS
+    if smallest_difference(high, sd, tests=tests, power=power) > difference:
+        return math.inf
+    while low < high:
+        middle = (low + high) // 2
+        if smallest_difference(middle, sd, tests=tests, power=power) <= difference:
+            high = middle
+        else:
+            low = middle + 1
+    return low
 
 
 def holm(p_values: npt.ArrayLike) -> FloatArray:

@@ -18,9 +18,10 @@ import numpy as np
 import pandas as pd
 from jax.experimental import multihost_utils
 
-from experiments.arms import ARMS
 from experiments.cells import DEFAULTS, Cell
+from experiments.naming import find_arm
 from experiments.records import RecordError, Row, write_atomically
+from experiments.spec import slug
 
 
 class StoreError(RecordError):
@@ -117,7 +118,7 @@ class Store:
 
     def _path(self, cell: Cell, checksum: str) -> Path:
         name = _digest(_identity(cell, checksum))[:16]
-        return self.folder / f"{cell.workload.dataset}-{cell.arm}-{name}.json"
+        return self.folder / f"{slug(cell.workload.task)}-{slug(cell.arm)}-{name}.json"
 
 
 def _identity(cell: Cell, checksum: str) -> dict[str, Any]:
@@ -126,7 +127,7 @@ def _identity(cell: Cell, checksum: str) -> dict[str, Any]:
     So a property that cells get later changes no name of those that are there already.
     """
     facts = {name: value for name, value in cell.fields().items() if value != DEFAULTS.get(name)}
-    return {**facts, "settings": ARMS[cell.arm].describe(), "data": checksum}
+    return {**facts, "settings": find_arm(cell.arm).describe(), "data": checksum}
 
 
 def _digest(content: Any) -> str:

@@ -1,15 +1,14 @@
 """Tables over seeds, from the records."""
 
-from collections.abc import Iterable
-
 import numpy as np
 import pandas as pd
 
-from experiments.cells import Cell
+from experiments import tasks
 from experiments.comparisons import Sample
-from experiments.records import CELL_COLUMNS
+from experiments.records import naming_columns
 
-MEASURED = ["epoch", "test_accuracy", "test_loss", "train_loss", "seconds"]
+LATE = 3  # epochs whose mean tells a level where no schedule calms the last one
+MEASURES = ["final", "best", "late", "final_loss", "final_train_loss", "seconds"]
 
 
 def summarise(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -20,14 +19,13 @@ def summarise(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
       by: columns that make a group, such as ``["arm", "learning_rate"]``.
 
     Returns:
-      One row per group, in order of appearance: accuracies in percent, ``*_sd`` with n − 1 (NaN
-      for one seed), ``diverged`` the number of seeds that did, ``diverged_epoch`` the first epoch
-      of one.
+      One row per group, in order of appearance: results in the unit of the task's metric, ``*_sd``
+      with n − 1 (NaN for one seed), ``diverged`` the number of seeds that did, ``diverged_epoch``
+      the first epoch of one.
     """
     cells = per_cell(rows)
-    groups = cells.groupby(by, sort=False)
-    columns = ["final_accuracy", "best_accuracy", "final_loss", "final_train_loss", "seconds"]
-    table = groups[columns].agg(["mean", "std"]).rename(columns={"std": "sd"}, level=1)
+    groups = cells.groupby(by, sort=False, dropna=False)
+    table = groups[MEASURES].agg(["mean", "std"]).rename(columns={"std": "sd"}, level=1)
     table.columns = table.columns.map("_".join)
     table = table.drop(columns="seconds_sd")
     table["n"] = groups.size()
@@ -37,21 +35,33 @@ def summarise(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 
 def per_cell(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell: final and best accuracy in percent, final losses, seconds, divergence.
+    """One row per cell: the task's metric, final losses, seconds, divergence.
 
-    The best accuracy is over all epochs; picking it uses the evaluated images. A loss that is not a
-    number counts as infinite, so that no mean leaves it out. A cell has diverged in the first epoch
-    with a loss that is not finite, on the training or on the evaluated images.
+    ``final`` is the metric after the last epoch, ``late`` its mean over the last three epochs, and
+    ``best`` the best of all epochs; picking that one uses the evaluated examples. A loss that is
+    not a number counts as infinite, so that no mean leaves it out. A cell has diverged in the first
+    epoch with a loss that is not finite, on the training or on the evaluated examples.
     """
+    of_task = [per_cell_of_task(part, str(task)) for task, part in rows.groupby("task", sort=False)]
+    return pd.concat(of_task, ignore_index=True) if of_task else pd.DataFrame()
+
+
+def per_cell_of_task(rows: pd.DataFrame, task: str) -> pd.DataFrame:
+    """The same, of one task."""
+    metric = tasks.find_task(task).metric
     finite = np.isfinite(rows["train_loss"]) & np.isfinite(rows["test_loss"])
-    rows = rows[[*CELL_COLUMNS, *MEASURED]].assign(
-        diverged_epoch=rows["epoch"].where(~finite).astype("Int64")
+    rows = rows.assign(
+        metric=metric.scale * rows[metric.column].fillna(0 if metric.higher_is_better else np.inf),
+        diverged_epoch=rows["epoch"].where(~finite).astype("Int64"),
     )
-    cells = rows.groupby(CELL_COLUMNS, sort=False, dropna=False)
+    names = naming_columns(rows)
+    cells = rows.groupby(names, sort=False, dropna=False)
+    late = rows[rows["epoch"] > rows["epochs"] - LATE].groupby(names, sort=False, dropna=False)
     table = pd.DataFrame(
         {
-            "final_accuracy": 100 * cells["test_accuracy"].last(),
-            "best_accuracy": 100 * cells["test_accuracy"].max(),
+            "final": cells["metric"].last(),
+            "best": cells["metric"].max() if metric.higher_is_better else cells["metric"].min(),
+            "late": late["metric"].mean(),
             "final_loss": cells["test_loss"].apply(lambda loss: loss.iloc[-1]).fillna(np.inf),
             "final_train_loss": cells["train_loss"]
             .apply(lambda loss: loss.iloc[-1])
@@ -64,14 +74,15 @@ def per_cell(rows: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def of_cells(rows: pd.DataFrame, cells: Iterable[Cell]) -> pd.DataFrame:
-    """The rows of some of the cells, in the order of the cells and their epochs."""
-    wanted = pd.DataFrame([cell.fields() for cell in cells], columns=CELL_COLUMNS)
-    return wanted.merge(rows, on=CELL_COLUMNS, how="inner")
+def sample(rows: pd.DataFrame, column: str = "final") -> Sample:
+    """One result per seed, from the rows of one arm on one workload at one learning rate.
 
-
-def sample(rows: pd.DataFrame, column: str = "final_accuracy") -> Sample:
-    """One result per seed, from the rows of one arm on one workload at one learning rate."""
+    It is higher where it is better: of a metric that is better lower, the sample is negative.
+    """
     cells = per_cell(rows)
-    ((arm, learning_rate),) = cells[["arm", "learning_rate"]].drop_duplicates().to_numpy()
-    return Sample(str(arm), float(learning_rate), cells.set_index("seed")[column])
+    ((task, arm, learning_rate),) = (
+        cells[["task", "arm", "learning_rate"]].drop_duplicates().itertuples(index=False)
+    )
+    metric = tasks.find_task(task).metric
+    values = metric.sign * cells.set_index("seed")[column]
+    return Sample(str(arm), float(learning_rate), values, metric.final, metric.margin)

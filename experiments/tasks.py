@@ -1,20 +1,136 @@
-"""From a workload to arrays, model and preprocessing."""
+"""What is learned: a task is data, model, loss and metric; built in by name, or one of your own."""
 
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from flax import nnx
 
-from experiments import models
-from experiments.cells import Workload
+from experiments import metrics, models, spec
+from experiments.cells import RESNET_WIDTH, ConfigError, Workload
 from experiments.data import DATASETS, load_dataset
 from experiments.dataset import DataError, Dataset, subset, validation_split, with_label_noise
-from experiments.train import Task
+from experiments.metrics import ACCURACY, RECONSTRUCTION, Metric, PerExample
+from experiments.preprocessing import Preprocess, centre, pixels
+from experiments.train import Problem
 
 VALIDATION_SHARE = 1 / 6  # 10,000 of 60,000
 SPLIT_SEED = 0
+
+Model = Callable[[Dataset, nnx.Rngs], nnx.Module]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """A task: one small object, and every study can train on it.
+
+    Attributes:
+      title: what figures and pages call it.
+      data: a built-in data set by its name, or a function that returns a
+        :class:`~experiments.dataset.Dataset`.
+      model: builds the model from the data, for their shapes, and the source of its initial
+        parameters. The model is called with inputs, ``train`` and ``rngs``.
+      preprocess: turns a batch of the data into the model's input; its key is None in evaluation,
+        and random augmentation belongs where it is not.
+      loss: what is minimised, of outputs, inputs and labels: one value per example.
+      metric: what decides, on examples that were not trained on.
+      batch_size: examples per step, where a study takes the task's own.
+      target: the share of the reference's tuned result that *steps to target* counts up to.
+      resized: builds the model at another width, where the model has one.
+    """
+
+    title: str
+    data: str | Callable[[], Dataset]
+    model: Model
+    preprocess: Preprocess = centre
+    loss: PerExample = metrics.cross_entropy
+    metric: Metric = ACCURACY
+    batch_size: int = 128
+    target: float = 0.98
+    resized: Callable[[int], Model] | None = None
+
+
+def _mlp(dataset: Dataset, rngs: nnx.Rngs) -> nnx.Module:
+    features = math.prod(dataset.train_images.shape[1:])
+    return models.MLP(features, num_classes=dataset.num_classes, rngs=rngs)
+
+
+def _resnet(width: int) -> Model:
+    def model(dataset: Dataset, rngs: nnx.Rngs) -> nnx.Module:
+        channels = dataset.train_images.shape[-1]
+        return models.ResNet(channels, width, num_classes=dataset.num_classes, rngs=rngs)
+
+    return model
+
+
+def _transformer(dataset: Dataset, rngs: nnx.Rngs) -> nnx.Module:
+    length = dataset.train_images.shape[1]
+    return models.Transformer(dataset.num_classes, length, rngs=rngs)
+
+
+def _autoencoder(dataset: Dataset, rngs: nnx.Rngs) -> nnx.Module:
+    return models.Autoencoder(math.prod(dataset.train_images.shape[1:]), rngs=rngs)
+
+
+_LEARNERS: dict[str, dict[str, Any]] = {
+    "mlp": {"model": _mlp},
+    "resnet18": {"model": _resnet(RESNET_WIDTH), "resized": _resnet},
+    "transformer": {"model": _transformer, "batch_size": 32},
+}
+
+
+def _autoencoding(name: str) -> Task:
+    return Task(
+        title=f"{DATASETS[name].title}, autoencoder",
+        data=name,
+        model=_autoencoder,
+        preprocess=pixels,
+        loss=metrics.reconstruction_loss,
+        metric=RECONSTRUCTION,
+    )
+
+
+# A data set is a task by its own name, classified by the model that its entry names.
+TASKS: dict[str, Task] = {
+    **{
+        name: Task(title=of.title, data=name, preprocess=of.preprocess, **_LEARNERS[of.model])
+        for name, of in DATASETS.items()
+    },
+    "mnist_autoencoder": _autoencoding("mnist"),
+    "mnist5k_autoencoder": _autoencoding("mnist5k"),
+}
+
+
+def find_task(name: str) -> Task:
+    """The task of a name: built in, or ``path/to/file.py:make`` or ``module:make``.
+
+    Raises:
+      ConfigError: there is none, or what makes it fails or makes something else.
+    """
+    return TASKS[name] if name in TASKS else _make(name)
+
+
+@functools.cache
+def _make(name: str) -> Task:
+    asked = spec.parse(name)
+    if not asked.place:
+        known = ", ".join(TASKS)
+        raise ConfigError(
+            f"unknown task {name!r}; known are {known}, and file.py:make for one of your own."
+        )
+    make = spec.find_callable(asked)
+    try:
+        task = make(*asked.arguments, **asked.settings)
+    except Exception as error:  # of code that is not ours
+        raise ConfigError(f"the task {name} fails ({type(error).__name__}: {error}).") from error
+    if not isinstance(task, Task):
+        raise ConfigError(
+            f"the task {name} must be an experiments.tasks.Task, got {type(task).__name__}."
+        )
+    return task
 
 
 def load(workload: Workload, *, data_dir: Path, raw_dir: Path | None) -> Dataset:
@@ -23,7 +139,7 @@ def load(workload: Workload, *, data_dir: Path, raw_dir: Path | None) -> Dataset
     Raises:
       DataError: the data set is not to be had.
     """
-    dataset = _load_whole(workload.dataset, data_dir, raw_dir)
+    dataset = _load_whole(workload.task, data_dir, raw_dir)
     if workload.split == "validation":
         size = round(VALIDATION_SHARE * len(dataset.train_labels))
         dataset = validation_split(dataset, size=size, seed=SPLIT_SEED)
@@ -44,27 +160,35 @@ def load(workload: Workload, *, data_dir: Path, raw_dir: Path | None) -> Dataset
 
 @functools.lru_cache(maxsize=1)
 def _load_whole(name: str, data_dir: Path, raw_dir: Path | None) -> Dataset:
-    return load_dataset(name, data_dir=data_dir, raw_dir=raw_dir)
+    data = find_task(name).data
+    if isinstance(data, str):
+        return load_dataset(data, data_dir=data_dir, raw_dir=raw_dir)
+    dataset = data()
+    if not isinstance(dataset, Dataset):
+        raise DataError(
+            f"the data of the task {name} must be an experiments.dataset.Dataset, "
+            f"got {type(dataset).__name__}"
+        )
+    return dataset
 
 
-def make_task(workload: Workload, dataset: Dataset) -> Task:
-    """The model, the preprocessing and the batch size of a workload.
+@functools.lru_cache(maxsize=4)  # the same model, so that its first state is compiled once
+def make_problem(workload: Workload, dataset: Dataset) -> Problem:
+    """What a program trains of a workload.
 
     Raises:
-      DataError: the data set is text and the model is for images, or the other way round.
+      ConfigError: the workload names a width and the task's model has none.
     """
-    if dataset.is_text != (workload.model == "transformer"):
-        kind = "text" if dataset.is_text else "images"
-        raise DataError(f"{dataset.name} is {kind}, which the model {workload.model} does not take")
-    shape, num_classes = dataset.train_images.shape[1:], dataset.num_classes
-
-    def model(rngs: nnx.Rngs) -> nnx.Module:
-        match workload.model:
-            case "mlp":
-                return models.MLP(math.prod(shape), num_classes=num_classes, rngs=rngs)
-            case "resnet18":
-                return models.ResNet(shape[-1], workload.width, num_classes=num_classes, rngs=rngs)
-            case "transformer":
-                return models.Transformer(num_classes, *shape, rngs=rngs)
-
-    return Task(model, DATASETS[workload.dataset].preprocess, workload.batch_size)
+    task = find_task(workload.task)
+    model = task.model
+    if workload.width != RESNET_WIDTH:
+        if task.resized is None:
+            raise ConfigError(f"the model of the task {workload.task} has no width to change.")
+        model = task.resized(workload.width)
+    return Problem(
+        functools.partial(model, dataset),
+        task.preprocess,
+        workload.batch_size,
+        task.loss,
+        {task.metric.name: task.metric.per_example},
+    )

@@ -10,9 +10,10 @@ import optax
 import pytest
 
 import neuroplastic_optax as npx
-from experiments.arms import ABLATIONS, ARMS, colour, with_role
+from experiments.arms import ABLATIONS, ARMS, with_role
+from experiments.naming import colour
 from experiments.optimizers import Training, plain
-from experiments.train import NORMS
+from experiments.step_records import NORMS
 from neuroplastic_optax.monitoring import STATISTICS
 
 TRAINING = Training(steps_per_epoch=3, epochs=4)

@@ -12,9 +12,8 @@ from experiments.dataset import Dataset
 from experiments.mesh import make_mesh
 from experiments.models import ResidualBlock, ResNet
 from experiments.preprocessing import CIFAR10_MEAN, CIFAR10_STD, random_crop, random_flip
-from experiments.studies.accuracy import Accuracy
-from experiments.tasks import make_task
-from experiments.train import Arrays, Program, Task
+from experiments.tasks import TASKS, make_problem
+from experiments.train import Arrays, Problem, Program
 
 IMAGES = np.random.default_rng(0).integers(1, 256, (24, 8, 8, 3), np.uint8)
 LABELS = np.arange(24, dtype=np.int32) % 10
@@ -30,12 +29,12 @@ def test_resnet18_has_the_published_number_of_parameters():
 
 
 def test_cifar10_is_trained_with_resnet18():
-    assert Accuracy(dataset="cifar10").workload().model == "resnet18"
-    assert Accuracy(dataset="mnist").workload().model == "mlp"
+    model = nnx.eval_shape(lambda: TASKS["cifar10"].model(dataset(), nnx.Rngs(0)))
+    assert isinstance(model, ResNet)
 
 
 def test_evaluation_normalises_each_channel_and_changes_nothing_else():
-    preprocess = make_task(Workload("cifar10", "resnet18"), dataset()).preprocess
+    preprocess = make_problem(Workload("cifar10"), dataset()).preprocess
     expected = (IMAGES / 255 - np.array(CIFAR10_MEAN)) / np.array(CIFAR10_STD)
     np.testing.assert_allclose(preprocess(jnp.asarray(IMAGES), None), expected, 1e-5, 1e-6)
 
@@ -76,8 +75,8 @@ class OneBlock(nnx.Module):
 
 
 def test_training_updates_batch_statistics_and_evaluation_uses_them():
-    task = make_task(Workload("cifar10", "resnet18", batch_size=16), dataset())
-    small = Task(OneBlock, task.preprocess, task.batch_size)
+    task = make_problem(Workload("cifar10", batch_size=16), dataset())
+    small = Problem(OneBlock, task.preprocess, task.batch_size)
     data = Arrays(IMAGES, LABELS)
     mesh = make_mesh(devices=jax.devices()[:1])
     program = Program(small, ARMS["sgd"].make, data, data, epochs=1, mesh=mesh, loop="map")

@@ -16,11 +16,11 @@ import pytest
 
 from experiments import __main__ as command_line
 from experiments.arms import ARMS
-from experiments.data import DATASETS
 from experiments.studies import STUDIES
 from experiments.studies.base import Study
 from experiments.studies.low_data import LowData
 from experiments.studies.optimizers import Optimizers
+from experiments.tasks import TASKS
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -117,7 +117,7 @@ class TestRefusals:
             (["accuracy", "--arms", "full", "lion"], ["unknown arms 'lion'", *ARMS]),
             (["accuracy", "--arms"], ["arms must not be empty", *ARMS]),
             (["accuracy", "--arms", "sgd", "sgd"], ["arms must differ, got sgd sgd"]),
-            (["accuracy", "--dataset", "imagenet"], ["unknown dataset 'imagenet'", *DATASETS]),
+            (["accuracy", "--dataset", "imagenet"], ["unknown task 'imagenet'", *TASKS]),
             (["accuracy", "--seeds", "0"], ["seeds must be at least 1, got 0"]),
             (["accuracy", "--seeds", "five"], ["--seeds", "five"]),
             (["accuracy", "--epochs", "-1"], ["epochs must be at least 1, got -1"]),
@@ -238,7 +238,7 @@ class TestRun:
     def test_shows_the_result_that_it_records(self, finished: Run):
         summary = pd.read_csv(finished.out / "summary.csv")
         assert summary["arm"].tolist() == ["sgd"]
-        accuracy = f"{summary['final_accuracy_mean'].item():.2f}"
+        accuracy = f"{summary['final_mean'].item():.2f}"
         assert accuracy in finished.said
         assert accuracy in (finished.out / "report.md").read_text()
         assert finished.said.splitlines()[-1].endswith("results/accuracy-mnist5k")
@@ -254,7 +254,7 @@ class TestRun:
         manifest = finished.manifest
         assert manifest["study"] == "accuracy"
         assert manifest["configuration"] == {
-            "dataset": "mnist5k",
+            "task": "mnist5k",
             "epochs": 1,
             "batch_size": 128,
             "learning_rate": None,

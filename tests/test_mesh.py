@@ -22,7 +22,7 @@ from experiments.cells import ConfigError
 from experiments.mesh import check_batch_size, fsdp_spec, make_mesh, seed_devices
 from experiments.preprocessing import random_crop
 from experiments.records import Records, write_atomically
-from experiments.train import Arrays, CellState, Program, Task
+from experiments.train import Arrays, CellState, Problem, Program
 from tests.study_process import StudyProcess, watch, write_images
 
 BATCH, EPOCHS = 16, 2
@@ -143,7 +143,7 @@ def train(program: Program) -> tuple[CellState, list[dict[str, np.ndarray]]]:
 # Neither the last batch of 6 nor the evaluated 50 images can be cut into 8 or 4 equal parts.
 make_program = functools.partial(
     Program,
-    Task(Normalised, preprocess, BATCH),
+    Problem(Normalised, preprocess, BATCH),
     train=split(70, seed=0),
     test=split(50, seed=1),
     optimizer=ARMS["full"].make,

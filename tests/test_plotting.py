@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from experiments.arms import colour, label
 from experiments.cells import Cell, Workload
+from experiments.naming import colour, label
 from experiments.plotting import save
 from experiments.records import RecordError
 from experiments.studies.accuracy import Accuracy

@@ -344,7 +344,8 @@ class TestRows:
             Cell(Workload("mnist", epochs=2, fraction=0.5), "sgd", 0.1, 0),
             Cell(Workload("mnist", epochs=2, split="validation"), "sgd", 0.1, 0),
             Cell(Workload("mnist", epochs=2, diagnostics=True), "sgd", 0.1, 0),
-            Cell(Workload("mnist", "cnn", epochs=2), "sgd", 0.1, 0),
+            Cell(WORKLOAD, "sgd", 0.1, 0, schedule="cosine"),
+            Cell(WORKLOAD, "sgd", 0.1, 0, settings=(("momentum", 0.9),)),
         ],
     )
     def test_of_another_cell_are_others(self, other: Cell, folder: Path):

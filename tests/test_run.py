@@ -27,7 +27,7 @@ from experiments.records import Records
 from experiments.run import Runner
 from experiments.store import Store
 from experiments.summary import per_cell
-from experiments.train import Program, Task
+from experiments.train import Problem, Program
 
 EPOCHS = 2
 WORKLOAD = Workload("mnist", epochs=EPOCHS, batch_size=16)
@@ -64,12 +64,12 @@ class Watched:
     def began(self) -> None:
         """Something for tests to put in its place."""
 
-    def train_epoch(self, state, seeds: np.ndarray, learning_rates: np.ndarray):
+    def train_epoch(self, state, seeds: np.ndarray, learning_rates: np.ndarray, **places):
         self.began()
         self._watch.epochs.append(seeds.tolist())
         if len(self._watch.epochs) == self._watch.interrupt_at:
             raise KeyboardInterrupt
-        return self._program.train_epoch(state, seeds, learning_rates)
+        return self._program.train_epoch(state, seeds, learning_rates, **places)
 
 
 class Watch:
@@ -83,7 +83,7 @@ class Watch:
         self.interrupt_at = interrupt_at
 
 
-def tiny_task(workload: Workload, dataset: Dataset) -> Task:
+def tiny_problem(workload: Workload, dataset: Dataset) -> Problem:
     """A linear model in place of the paper's."""
     features = dataset.train_images[0].size
 
@@ -94,7 +94,7 @@ def tiny_task(workload: Workload, dataset: Dataset) -> Task:
         del key
         return pixels.astype(jnp.float32) / 255
 
-    return Task(model, preprocess, workload.batch_size)
+    return Problem(model, preprocess, workload.batch_size)
 
 
 @pytest.fixture(scope="module")
@@ -104,18 +104,20 @@ def watch() -> Iterator[Watch]:
 
     @functools.cache
     def program(optimizer: Callable, epochs: int) -> Program:
-        task = tiny_task(WORKLOAD, DATASET)
+        problem = tiny_problem(WORKLOAD, DATASET)
         train = (DATASET.train_images, DATASET.train_labels)
         test = (DATASET.test_images, DATASET.test_labels)
-        return Program(task, optimizer, run.Arrays(*train), run.Arrays(*test), epochs=epochs)
+        return Program(problem, optimizer, run.Arrays(*train), run.Arrays(*test), epochs=epochs)
 
-    def watched(task: Task, optimizer: Callable, *_: object, epochs: int, **__: object) -> Watched:
-        assert task.batch_size == WORKLOAD.batch_size
+    def watched(
+        problem: Problem, optimizer: Callable, *_: object, epochs: int, **__: object
+    ) -> Watched:
+        assert problem.batch_size == WORKLOAD.batch_size
         return Watched(program(optimizer, epochs), watch)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "Program", watched)
-        patch.setattr(run.tasks, "make_task", tiny_task)
+        patch.setattr(run.tasks, "make_problem", tiny_problem)
         yield watch
 
 

@@ -53,8 +53,8 @@ class TestSummary:
     def test_is_what_numpy_says(self, arm: str, rows: pd.DataFrame):
         accuracy = 100 * by_cell(rows, arm, "test_accuracy")
         values = {
-            "final_accuracy": accuracy[:, -1],
-            "best_accuracy": accuracy.max(axis=1),
+            "final": accuracy[:, -1],
+            "best": accuracy.max(axis=1),
             "final_loss": by_cell(rows, arm, "test_loss")[:, -1],
             "final_train_loss": by_cell(rows, arm, "train_loss")[:, -1],
         }
@@ -77,13 +77,13 @@ class TestSummary:
         rows = rows_of(seeds=1)
         found = of_arm(rows, "sgd")
         assert found["n"] == 1
-        assert math.isnan(found["final_accuracy_sd"])
-        assert found["final_accuracy_mean"] == 100 * rows["test_accuracy"].iloc[EPOCHS - 1]
+        assert math.isnan(found["final_sd"])
+        assert found["final_mean"] == 100 * rows["test_accuracy"].iloc[EPOCHS - 1]
 
     def test_of_one_epoch_is_final_and_best_at_once(self):
         rows = rows_of().query("epoch == 1").assign(epochs=1)
         found = of_arm(rows, "sgd")
-        assert found["final_accuracy_mean"] == found["best_accuracy_mean"]
+        assert found["final_mean"] == found["best_mean"]
 
 
 class TestDivergence:
@@ -127,7 +127,7 @@ class TestDivergence:
     def test_leaves_the_accuracy_as_it_is(self, rows: pd.DataFrame):
         expected = 100 * by_cell(rows, "sgd", "test_accuracy")[:, -1].mean()
         rows.loc[rows["arm"] == "sgd", ["train_loss", "test_loss"]] = math.nan
-        assert of_arm(rows, "sgd")["final_accuracy_mean"] == pytest.approx(expected)
+        assert of_arm(rows, "sgd")["final_mean"] == pytest.approx(expected)
         assert of_arm(rows, "sgd")["diverged"] == 4
 
 

@@ -17,8 +17,9 @@ from experiments import train
 from experiments.arms import ARMS
 from experiments.mesh import make_mesh
 from experiments.optimizers import Factory, Training
+from experiments.step_records import NORMS
 from experiments.studies.dynamics import histogram_columns
-from experiments.train import NORMS, Arrays, CellState, Program, Task
+from experiments.train import Arrays, CellState, Problem, Program
 
 IMAGES, TEST_IMAGES, BATCH, EPOCHS = 70, 50, 16, 2
 STEPS = 5  # four of 16 images and one of 6
@@ -89,7 +90,7 @@ def kernel(state: CellState) -> np.ndarray:
 
 def make_program(optimizer: Factory, *, batch_size: int = BATCH, **options) -> Program:
     options = {"train": TRAIN, "test": TEST, "mesh": make_mesh(devices=jax.devices()[:1])} | options
-    return Program(Task(Recorder, preprocess, batch_size), optimizer, epochs=EPOCHS, **options)
+    return Program(Problem(Recorder, preprocess, batch_size), optimizer, epochs=EPOCHS, **options)
 
 
 def run(program: Program, seeds: tuple[int, ...], rates: tuple[float, ...]) -> Trained:
@@ -185,8 +186,16 @@ def five() -> Trained:
     return run(program, SEEDS, FULL_RATES)
 
 
+@pytest.fixture
+def _models_anew() -> Iterator[None]:
+    """No model is started by a program that was compiled with other options."""
+    train.initial_models.cache_clear()
+    yield
+    train.initial_models.cache_clear()
+
+
 class TestManyCellsInOneProgram:
-    @pytest.mark.usefixtures("fully_optimized")
+    @pytest.mark.usefixtures("fully_optimized", "_models_anew")
     def test_give_bit_for_bit_what_a_program_of_their_own_gives(self):
         program = make_program(ARMS["full"].make, loop="map")
         together = run(program, SEEDS, FULL_RATES)
@@ -327,20 +336,42 @@ def compilations() -> Iterator[list[str]]:
 class TestCompilation:
     @pytest.mark.parametrize("number", [1, 4])
     def test_is_once_for_all_epochs_seeds_and_learning_rates(self, number: int):
-        """Three programs, for the start, the epoch and the evaluation, ahead of any timing."""
+        """Programs of model, optimizer, epoch and evaluation, ahead of any timing."""
+        train.initial_models.cache_clear()
         optimizer = Counter()
         program = make_program(optimizer, mesh=make_mesh(devices=jax.devices()[:number]))
         with compilations() as ahead:
-            program.compile(np.array([0, 1, 2, 3]), np.array([0.1, 0.2, 0.3, 0.4]))
-        assert len(ahead) == 3
+            cells = np.array([0, 1, 2, 3]), np.array([0.1, 0.2, 0.3, 0.4])
+            program.compile(program.init(*cells), *cells)
+        assert len(ahead) == 4
         calls = optimizer.calls
         with compilations() as later:
             run(program, (0, 1, 2, 3), (0.1, 0.2, 0.3, 0.4))
             run(program, (7, 8, 9, 7), (0.5, 0.0, 0.1, 0.1))
-            program.compile(np.array([5, 5, 6, 6]), np.array([0.5, 0.6, 0.5, 0.6]))
+            cells = np.array([5, 5, 6, 6]), np.array([0.5, 0.6, 0.5, 0.6])
+            program.compile(program.init(*cells), *cells)
         assert later == []
         assert optimizer.calls == calls
         assert all(isinstance(rate, jax.core.Tracer) for rate in optimizer.rates)
+
+
+class TestPlaces:
+    def test_that_are_not_active_are_not_trained_and_change_nothing_beside_them(self):
+        program = make_program(ARMS["sgd"].make)
+        cells = np.array([0, 1, 2]), np.array([0.1, 0.2, 0.3])
+        _, every = program.train_epoch(program.init(*cells), *cells)
+        active = np.array([True, True, False])
+        state, some = program.train_epoch(program.init(*cells), *cells, active=active)
+        assert some["train_loss"].tolist() == (active * np.array(every["train_loss"])).tolist()
+        assert state.step.tolist() == [STEPS, STEPS, 0]
+
+
+class TestModels:
+    def test_are_started_by_one_program_for_all_arms(self):
+        train.initial_models.cache_clear()
+        for arm in ("sgd", "momentum"):
+            make_program(ARMS[arm].make).init(np.array([0]), np.array([0.1]))
+        assert train.initial_models.cache_info().misses == 1
 
 
 class TestMemory:
@@ -357,7 +388,7 @@ class TestMemory:
             shapes.append((images.shape, images.dtype))
             return preprocess(images, key)
 
-        task = Task(Recorder, spy, BATCH)
+        task = Problem(Recorder, spy, BATCH)
         program = Program(task, ARMS["sgd"].make, TRAIN, TEST, epochs=1)
         cells = (np.zeros(program.width), np.zeros(program.width))
         state = jax.eval_shape(lambda: program.init(*cells))

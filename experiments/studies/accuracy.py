@@ -9,10 +9,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments import comparisons, plotting, reference
-from experiments.arms import ARMS, PUBLISHED, label
+from experiments.arms import PUBLISHED
 from experiments.cells import Cell, ConfigError, Workload
 from experiments.comparisons import compare, rows_of
 from experiments.hypotheses import REPRODUCES
+from experiments.naming import find_arm, label
 from experiments.studies.base import FIGURE, Run, Study, train
 from experiments.studies.findings import Claim, Findings, bullets, compared, summary_table
 from experiments.summary import sample, summarise
@@ -44,15 +45,16 @@ class Accuracy(Study):
         """What the study's cells share."""
         return dataclasses.replace(super().workload(), diagnostics=self.diagnostics)
 
-    def plan(self) -> dict[str, list[Cell]]:
+    def trained(self) -> dict[str, list[Cell]]:
         """The training runs of every arm."""
         return {
-            arm: self.cells(arm, self.learning_rate or ARMS[arm].learning_rate) for arm in self.arms
+            arm: self.cells(arm, self.learning_rate or find_arm(arm).learning_rate)
+            for arm in self.arms
         }
 
     def run(self, run: Run, source: str) -> Findings:
         """Asks for the training runs and says what they show."""
-        plan = self.plan()
+        plan = self.trained()
         rows, parts = train(run, plan)
         summary = summarise(rows, ["arm", "learning_rate"])
         found = self.compare(parts)
@@ -64,14 +66,14 @@ class Accuracy(Study):
             "masks. Evaluated on the whole test set after each epoch. No learning rate was tuned: "
             f"each arm runs at its default or at the one given. Data: {source}.",
             markdown_table(table),
-            "Mean ± standard deviation over seeds. *rate*: learning rate. *final %*, *best %*: "
-            "test accuracy after the last epoch, and the highest of a run's epochs, which is "
+            "Mean ± standard deviation over seeds. *rate*: learning rate. *final*, *best*: "
+            f"{self.metric.axis} after the last epoch, and the best of a run's epochs, which is "
             "picked on the test set. *final loss*: mean cross-entropy on the test set. *s/seed*: "
             "seconds of training per seed, without compilation and evaluation, all seeds training "
             "together.",
             *compared(found, self.name),
             *self.beside_published(rows),
-            "![test accuracy by epoch](figure.png)",
+            f"![{self.metric.title} by epoch](figure.png)",
         ]
         figures = {FIGURE: self.figure(rows)}
         return Findings(table, summary, found, figures, report)
@@ -102,9 +104,9 @@ class Accuracy(Study):
 
     def beside_published(self, rows: pd.DataFrame) -> list[str]:
         """Final accuracies beside the published implementation's, where it ran by this protocol."""
-        if self.dataset not in reference.DATASETS:
+        if self.task not in reference.DATASETS:
             return []
-        published = reference.load(self.dataset)
+        published = reference.load(self.task)
         lines = []
         for arm in self.arms:
             ours, theirs = (
@@ -123,7 +125,7 @@ class Accuracy(Study):
     def figure(self, rows: pd.DataFrame) -> Figure:
         """Test accuracy by epoch for each arm, mean and standard deviation over seeds."""
         figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-        plotting.draw_accuracy_by_epoch(axes, rows)
-        axes.set(title=f"{self.title}: test accuracy\n({plotting.band(rows)})")
+        plotting.draw_metric_by_epoch(axes, rows)
+        axes.set(title=f"{self.title}: {self.metric.title}\n({plotting.band(rows)})")
         axes.legend(frameon=False)
         return figure

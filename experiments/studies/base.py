@@ -3,34 +3,52 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeVar
 
 import pandas as pd
 import tyro
 
+from experiments import foreign, tasks
 from experiments.arms import ARMS, PUBLISHED
-from experiments.cells import RESNET_WIDTH, Cell, ConfigError, Workload
-from experiments.data import DATASETS
+from experiments.cells import RESNET_WIDTH, Cell, ConfigError, Settings, Workload
+from experiments.metrics import Metric
+from experiments.naming import find_arm
+from experiments.records import of_cells, renamed
+from experiments.schedules import Schedule
 from experiments.search import best_learning_rate, near_learning_rates
+from experiments.spec import slug
 from experiments.studies.findings import Claim, Findings
-from experiments.summary import of_cells, per_cell
+from experiments.summary import sample
 
 Preset = Literal["smoke", "cpu", "paper"]
 Sizes = Mapping[Preset, Mapping[str, Any]]
-Run = Callable[[Sequence[Cell]], pd.DataFrame]  # the rows of cells, which it may have to train
 Trial = TypeVar("Trial")
+
+
+class Run(Protocol):
+    """Where the rows of cells come from: training, records, or a plan."""
+
+    def __call__(self, cells: Sequence[Cell]) -> pd.DataFrame:
+        """The rows of all cells, in the order of the cells and their epochs."""
+        ...
+
+    def step_times(self, cells: Sequence[Cell]) -> pd.DataFrame:
+        """What a step takes, by the columns of :mod:`experiments.timing`."""
+        ...
+
 
 FIGURE, SELECTIONS = "figure.png", "selections.csv"
 FIRST_TUNING_SEED = 1000  # far from those of every final run
 # Where things lie or run says nothing about what they are.
-PLACES = ("out", "data_dir", "raw_dir", "mesh", "fsdp", "distributed")
+PLACES = ("out", "data_dir", "raw_dir", "mesh", "fsdp", "distributed", "plan")
 # May change: every record names its own, and finished runs are kept.
 VARIABLE = ("preset", "arms", "seeds", "ablation_seeds", "budget", "tuned", "baselines")
 
 
-Arms = Annotated[tuple[str, ...], tyro.conf.arg(metavar="{" + ",".join(ARMS) + "}")]
+Arms = Annotated[tuple[str, ...], tyro.conf.arg(metavar="{" + ",".join(ARMS) + ",MODULE:CALLABLE}")]
+TaskName = Annotated[str, tyro.conf.arg(metavar="TASK", aliases=["--dataset"])]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,44 +58,56 @@ class Study:
     Attributes:
       preset: sizes of every setting that is not named: smoke (at most a minute, to see that it
         runs), cpu (well under an hour on two cores) or paper (the full protocol).
-      dataset: mnist5k (5,000 MNIST images, always available), mnist, fashion_mnist, cifar10 or
-        python_source (the source files of Python's standard library).
-      arms: names of the arms to run.
+      task: mnist5k (5,000 MNIST images, always available), mnist, fashion_mnist, cifar10,
+        python_source (the source files of Python's standard library), mnist_autoencoder,
+        mnist5k_autoencoder, or one of your own as path/to/file.py:make.
+      arms: names of the arms to run; also optax:lion, path/to/file.py:make, with settings in
+        brackets, and placebos of any arm, such as norm_matched(adam).
       seeds: number of training runs per arm; seed i starts every arm from the same parameters and
         shows it the same batches.
       epochs: passes over the training images.
       batch_size: images per step.
+      schedule: how the learning rate of every arm goes over training, from the peak that is its
+        rate: constant, cosine, warmup_cosine or wsd (warm-up, stable, decay).
       mesh: how the devices share the work: seed=N groups of devices share the training runs, and
         data=N devices of a group share every batch. Without data it is 1, without seed all that
         remains.
       fsdp: spread parameters and the optimizer's state over the devices that share a batch.
       distributed: join the other processes of this SLURM, Open MPI, Kubernetes or TPU job; the
         first one writes.
+      plan: show and write down the training runs, those that are finished, core-hours from measured
+        times of steps and the smallest difference that can be shown; train nothing.
       out: folder for records, figure and report; a study that was stopped continues from it.
       data_dir: folder for prepared data sets.
       raw_dir: folder with raw files (IDX, CIFAR-10 binary) that you have already.
     """
 
     name: ClassVar[str]
-    sizes: ClassVar[Sizes] = {"smoke": {"dataset": "mnist5k", "seeds": 2, "epochs": 1}}
+    sizes: ClassVar[Sizes] = {"smoke": {"task": "mnist5k", "seeds": 2, "epochs": 1}}
     """What a preset changes in the defaults, which are the paper's protocol."""
 
     preset: Preset = "paper"
-    dataset: str = "mnist5k"
+    task: TaskName = "mnist5k"
     arms: Arms = PUBLISHED
     seeds: int = 5
     epochs: int = 10
     batch_size: int = 128
+    schedule: Schedule = "constant"
     mesh: tuple[str, ...] = ()
     fsdp: bool = False
     distributed: bool = False
+    plan: bool = False
     out: Path | None = None
     data_dir: Path = Path("data")
     raw_dir: Path | None = None
 
     def __post_init__(self) -> None:
-        check_known("dataset", (self.dataset,), tuple(DATASETS))
-        check_known("arms", self.arms, tuple(ARMS))
+        tasks.find_task(self.task)
+        if not self.arms:
+            raise ConfigError(f"arms must not be empty; known are {', '.join(ARMS)}.")
+        for arm in self.arms:
+            if find_arm(arm).role == "named":
+                foreign.check(arm, find_arm(arm).make, schedule=self.schedule)
         if len(set(self.arms)) != len(self.arms):
             raise ConfigError(f"arms must differ, got {' '.join(self.arms)}.")
         for name in ("seeds", "epochs", "batch_size"):
@@ -106,7 +136,7 @@ class Study:
     def on_record(cls, folder: Path, configuration: Mapping[str, Any], rows: pd.DataFrame) -> Self:
         """The study that made some records: its settings, and what the records themselves name."""
         settings: dict[str, Any] = {"out": folder}
-        for name, value in configuration.items():
+        for name, value in renamed(configuration).items():
             if name == "selections":
                 settings["tuned"] = folder.parent / value["folder"]
             else:
@@ -124,15 +154,29 @@ class Study:
         settings = dataclasses.asdict(self)
         return {key: value for key, value in settings.items() if key not in (*PLACES, *VARIABLE)}
 
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """What a setting means that the records of before do not name."""
+        return {
+            field.name: field.default
+            for field in dataclasses.fields(cls)
+            if field.name not in (*PLACES, *VARIABLE)
+        }
+
     @property
     def folder(self) -> Path:
         """Where its records are."""
-        return self.out or default_folder(self.name, self.dataset)
+        return self.out or default_folder(self.name, self.task)
 
     @property
     def title(self) -> str:
-        """The data set, as readers know it."""
-        return DATASETS[self.dataset].title
+        """The task, as readers know it."""
+        return tasks.find_task(self.task).title
+
+    @property
+    def metric(self) -> Metric:
+        """What decides about the runs of the task."""
+        return tasks.find_task(self.task).metric
 
     def scale(self) -> str:
         """What says beside a result that model or data were smaller than in the full protocol."""
@@ -153,17 +197,31 @@ class Study:
         return {
             name: (here, there)
             for name, (here, there) in values.items()
-            if name != "dataset"
-            and (here < there if isinstance(here, int | float) else here != there)
+            if name != "task" and (here < there if isinstance(here, int | float) else here != there)
         }
 
     def workload(self) -> Workload:
         """What the study's cells share."""
-        return Workload(self.dataset, DATASETS[self.dataset].model, self.epochs, self.batch_size)
+        return Workload(self.task, self.epochs, self.batch_size)
 
     def cells(self, arm: str, learning_rate: float, workload: Workload | None = None) -> list[Cell]:
         """The training runs of one arm at one learning rate, on fresh seeds."""
-        return with_seeds(workload or self.workload(), arm, learning_rate, self.seeds)
+        return self.with_seeds(workload or self.workload(), arm, learning_rate, self.seeds)
+
+    def with_seeds(
+        self,
+        workload: Workload,
+        arm: str,
+        learning_rate: float,
+        number: int,
+        first: int = 0,
+        settings: Settings = (),
+    ) -> list[Cell]:
+        """One arm at one learning rate, under the study's schedule, with so many seeds."""
+        return [
+            Cell(workload, arm, learning_rate, seed, self.schedule, settings)
+            for seed in range(first, first + number)
+        ]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -185,7 +243,7 @@ class Searching(Study):
     ) -> list[Cell]:
         """The training runs that judge one learning rate, on held-out training examples."""
         held_out = dataclasses.replace(workload or self.workload(), split="validation")
-        return with_seeds(held_out, arm, learning_rate, self.tuning_seeds, FIRST_TUNING_SEED)
+        return self.with_seeds(held_out, arm, learning_rate, self.tuning_seeds, FIRST_TUNING_SEED)
 
     def search(
         self, run: Run, arms: Iterable[str], workloads: Sequence[Workload]
@@ -195,7 +253,7 @@ class Searching(Study):
             (workload, arm, rate): self.search_cells(arm, rate, workload)
             for workload in workloads
             for arm in arms
-            for rate in near_learning_rates(ARMS[arm].learning_rate)
+            for rate in near_learning_rates(find_arm(arm).learning_rate)
         }
         found: dict[tuple[Workload, str], dict[float, float]] = {}
         for (workload, arm, rate), accuracy in judge_trials(run, trials).items():
@@ -219,7 +277,7 @@ class OnCifar10(Study):
         "cpu": {"epochs": 6, "fraction": 0.1, "test_fraction": 0.1, "width": 8},
     }
 
-    dataset: str = "cifar10"
+    task: TaskName = "cifar10"
     seeds: int = 3
     epochs: int = 50
     fraction: float = 1.0
@@ -243,12 +301,9 @@ class OnCifar10(Study):
 
     def protocol(self) -> str:
         """Model, epochs and batch size in a sentence."""
-        model = {
-            "resnet18": f"ResNet-18 of width {self.width}, random crops and flips",
-            "mlp": "The MLP",
-            "transformer": "The transformer",
-        }[self.workload().model]
-        return f"{model}; {self.epochs} epochs, batches of {self.batch_size}. {self.seeds} seeds."
+        resized = tasks.find_task(self.task).resized
+        model = f"ResNet-18 of width {self.width}, random crops and flips; " if resized else ""
+        return f"{model}{self.epochs} epochs, batches of {self.batch_size}. {self.seeds} seeds."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -308,16 +363,9 @@ def train(
 
 
 def judge_trials(run: Run, trials: Mapping[Trial, list[Cell]]) -> dict[Trial, float]:
-    """Mean final accuracy of each trial's training runs."""
+    """Mean final result of each trial's training runs: higher is better."""
     _, parts = train(run, trials)
-    return {trial: per_cell(rows)["final_accuracy"].mean() for trial, rows in parts.items()}
-
-
-def with_seeds(
-    workload: Workload, arm: str, learning_rate: float, number: int, first: int = 0
-) -> list[Cell]:
-    """One arm at one learning rate with so many seeds."""
-    return [Cell(workload, arm, learning_rate, seed) for seed in range(first, first + number)]
+    return {trial: sample(rows).by_seed.mean() for trial, rows in parts.items()}
 
 
 def check_at_least_one(name: str, value: int) -> None:
@@ -341,6 +389,6 @@ def check_known(field: str, values: tuple[str, ...], known: tuple[str, ...]) -> 
         raise ConfigError(f"{field} must not be empty; known are {', '.join(known)}.")
 
 
-def default_folder(study: str, dataset: str) -> Path:
+def default_folder(study: str, task: str) -> Path:
     """Where a study's records go unless another folder is named."""
-    return Path("results") / f"{study}-{dataset}"
+    return Path("results") / f"{study}-{slug(task)}"

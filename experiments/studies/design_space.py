@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments import comparisons, plotting
-from experiments.arms import ARMS, FAIR_TEST, PUBLISHED, label, with_role
+from experiments.arms import FAIR_TEST, PUBLISHED, with_role
 from experiments.comparisons import (
     Sample,
     Verdict,
@@ -20,6 +20,7 @@ from experiments.comparisons import (
     rows_of,
     too_few_seeds,
 )
+from experiments.naming import find_arm, label
 from experiments.studies.base import (
     FIGURE,
     Arms,
@@ -96,9 +97,7 @@ class DesignSpace(OnCifar10, Searching):
         samples = {arm: sample(of_arm) for arm, of_arm in parts.items()}
         found = comparisons.table(self.compare(samples, strongest))
         summary = summarise(rows, ["arm", "learning_rate"])
-        table = summary_table(
-            summary.sort_values("final_accuracy_mean", ascending=False), near=True
-        )
+        table = summary_table(summary.sort_values("final_mean", ascending=False), near=True)
         report = [
             "The design space",
             f"{self.protocol()} Each base and baseline runs at the best of three learning rates, "
@@ -168,4 +167,4 @@ class DesignSpace(OnCifar10, Searching):
 
 def base_of(arm: str) -> str:
     """The arm that a variant is compared with, and whose learning rate it takes."""
-    return ARMS[arm].family if ARMS[arm].role == "design space" else "sgd_homeostasis"
+    return find_arm(arm).family if find_arm(arm).role == "design space" else "sgd_homeostasis"

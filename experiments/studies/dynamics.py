@@ -1,6 +1,7 @@
 """Figure 6 of the paper: what plasticity does during training."""
 
 import dataclasses
+import math
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,10 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from experiments import comparisons, plotting, reference
-from experiments.arms import ARMS, PUBLISHED, colour, label
+from experiments.arms import ARMS, PUBLISHED
 from experiments.cells import Workload
 from experiments.comparisons import Sample, compare, rows_of
-from experiments.studies.base import FIGURE, Run, Study, check_known
+from experiments.naming import colour, find_arm, label
+from experiments.studies.base import FIGURE, Run, Study, TaskName, check_known
 from experiments.studies.findings import Claim, Findings, bullets, compared
 from experiments.summary import summarise
 from experiments.tables import Table, markdown_table
@@ -38,7 +40,7 @@ class Dynamics(Study):
 
     name = "dynamics"
 
-    dataset: str = "fashion_mnist"
+    task: TaskName = "fashion_mnist"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,8 +53,10 @@ class Dynamics(Study):
 
     def run(self, run: Run, source: str) -> Findings:
         """Asks for the training runs, at the arms' default learning rates."""
-        rows = run([cell for arm in self.arms for cell in self.cells(arm, ARMS[arm].learning_rate)])
-        published = reference.load(self.dataset) if self.dataset in reference.DATASETS else None
+        rows = run(
+            [cell for arm in self.arms for cell in self.cells(arm, find_arm(arm).learning_rate)]
+        )
+        published = reference.load(self.task) if self.task in reference.DATASETS else None
         found = self.compare(rows)
         table = last_epoch(rows, published)
         report = [
@@ -80,7 +84,13 @@ class Dynamics(Study):
         """The mean α in the last epoch: the first arm against each of the others."""
         last = rows[rows["epoch"] == rows["epochs"]].set_index("seed")
         first, *others = (
-            Sample(arm, ARMS[arm].learning_rate, last.loc[last["arm"] == arm, "alpha_mean"])
+            Sample(
+                arm,
+                find_arm(arm).learning_rate,
+                last.loc[last["arm"] == arm, "alpha_mean"],
+                metric="mean α in the last epoch",
+                margin=math.nan,
+            )
             for arm in self.arms
         )
         return comparisons.table(
@@ -91,7 +101,6 @@ class Dynamics(Study):
                 first,
                 other,
                 family=self.name,
-                metric="mean α in the last epoch",
             )
             for other in others
         )

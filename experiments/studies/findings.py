@@ -1,12 +1,12 @@
 """What a study makes of its records, and the parts that reports share."""
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.arms import ARMS, label
 from experiments.comparisons import (
     Row,
     Verdict,
@@ -17,8 +17,9 @@ from experiments.comparisons import (
     rows_of,
     too_few_seeds,
 )
+from experiments.naming import find_arm, label
 from experiments.search import near_learning_rates
-from experiments.statistics import MARGIN
+from experiments.statistics import POWER
 from experiments.tables import Table, markdown_table, mean_and_sd
 
 AT_AN_END = "†: the best of the three learning rates is at an end; a better one may lie beyond."
@@ -62,6 +63,7 @@ class Findings:
       figures: by the names of their files.
       report: paragraphs; the first one is the title.
       selections: the settings that a search selected, where the study is one.
+      tables: what else is worth a file, by its name.
     """
 
     table: Table
@@ -70,6 +72,7 @@ class Findings:
     figures: Mapping[str, Figure]
     report: Sequence[str]
     selections: pd.DataFrame | None = None
+    tables: Mapping[str, pd.DataFrame] = dataclasses.field(default_factory=dict)
 
 
 def bullets(lines: Iterable[str]) -> str:
@@ -87,10 +90,14 @@ def compared(comparisons: pd.DataFrame, family: str) -> list[str]:
 
 def note_on_p(rows: Sequence[Row]) -> str:
     """What p-values are of, and whether there are too few seeds for them to become small."""
+    margin = rows[0]["margin"]
+    margin = "" if math.isnan(margin) else f"the verdict takes ±{margin:g}. "
     note = (
         f"p is from sign flips, adjusted by Holm over these {len(rows)} comparisons: one-sided for "
         f"*better*, two-sided for *worse*. *Equal within ±*: the smallest margin within which two "
-        f"one-sided t-tests show equivalence; the verdict takes ±{MARGIN:g} points."
+        f"one-sided t-tests show equivalence; {margin}*Could "
+        f"show*: the smallest true difference that this n and this spread show after Holm in "
+        f"{POWER:.0%} of such studies."
     )
     return f"{note} {too_few_seeds(rows)}".strip()
 
@@ -101,7 +108,7 @@ def near_rate(arm: str, learning_rate: float) -> str:
     >>> [near_rate("sgd", rate) for rate in (0.03, 0.1, 0.3)]
     ['0.03†', '0.1', '0.3†']
     """
-    low, _, high = near_learning_rates(ARMS[arm].learning_rate)
+    low, _, high = near_learning_rates(find_arm(arm).learning_rate)
     return f"{learning_rate:g}{'†' if learning_rate in (low, high) else ''}"
 
 
@@ -136,7 +143,7 @@ def summary_table(
       conditions: headers and formats of further columns of the summary.
     """
     names = [header for header, _ in conditions.values()]
-    table = [["arm", *names, "rate", "final %", "best %", "final loss", "seeds", "s/seed"]]
+    table = [["arm", *names, "rate", "final", "best", "final loss", "seeds", "s/seed"]]
     for row in summary.to_dict("records"):
         arm, rate = row["arm"], row["learning_rate"]
         diverged = (
@@ -149,8 +156,8 @@ def summary_table(
                 label(arm),
                 *(format(row[name], form) for name, (_, form) in conditions.items()),
                 near_rate(arm, rate) if near else f"{rate:g}",
-                mean_and_sd(row["final_accuracy_mean"], row["final_accuracy_sd"], 2),
-                mean_and_sd(row["best_accuracy_mean"], row["best_accuracy_sd"], 2),
+                mean_and_sd(row["final_mean"], row["final_sd"], 2),
+                mean_and_sd(row["best_mean"], row["best_sd"], 2),
                 mean_and_sd(row["final_loss_mean"], row["final_loss_sd"], 4),
                 f"{row['n']}{diverged}",
                 f"{row['seconds_mean']:.1f}",

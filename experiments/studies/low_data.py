@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments import comparisons, plotting
-from experiments.arms import ARMS, label
 from experiments.cells import Cell, Workload
 from experiments.comparisons import (
     answer,
@@ -19,7 +18,8 @@ from experiments.comparisons import (
     measured,
     rows_of,
 )
-from experiments.studies.base import FIGURE, Run, Sizes, Study, check_share, train
+from experiments.naming import find_arm, label
+from experiments.studies.base import FIGURE, Run, Sizes, Study, TaskName, check_share, train
 from experiments.studies.findings import Claim, Findings, compared, summary_table
 from experiments.summary import sample, summarise
 from experiments.tables import markdown_table
@@ -44,7 +44,7 @@ class LowData(Study):
     name = "low_data"
     sizes: ClassVar[Sizes] = {"smoke": {**Study.sizes["smoke"], "fractions": (0.5, 1.0)}}
 
-    dataset: str = "fashion_mnist"
+    task: TaskName = "fashion_mnist"
     seeds: int = 10
     fractions: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
 
@@ -58,11 +58,11 @@ class LowData(Study):
         epochs = round(self.epochs / (fraction if regime == "equal steps" else 1))
         return dataclasses.replace(self.workload(), fraction=fraction, epochs=epochs)
 
-    def plan(self) -> dict[tuple[Regime, float, str], list[Cell]]:
+    def trained(self) -> dict[tuple[Regime, float, str], list[Cell]]:
         """The training runs of every arm in each condition."""
         return {
             (regime, fraction, arm): self.cells(
-                arm, ARMS[arm].learning_rate, self.condition(regime, fraction)
+                arm, find_arm(arm).learning_rate, self.condition(regime, fraction)
             )
             for regime in REGIMES
             for fraction in self.fractions
@@ -71,7 +71,7 @@ class LowData(Study):
 
     def run(self, run: Run, source: str) -> Findings:
         """Asks for the training runs and says what they show."""
-        plan = self.plan()
+        plan = self.trained()
         _, by_condition = train(run, plan)
         summary = pd.concat(
             summarise(of_condition, ["arm", "learning_rate", "fraction", "epochs"]).assign(
@@ -81,7 +81,7 @@ class LowData(Study):
         )
         found = comparisons.table(self.compare(by_condition))
         table = summary_table(summary, regime=("regime", ""), fraction=("images", ".0%"))
-        rates = ", ".join(f"{label(arm)} {ARMS[arm].learning_rate:g}" for arm in self.arms)
+        rates = ", ".join(f"{label(arm)} {find_arm(arm).learning_rate:g}" for arm in self.arms)
         report = [
             "Little data",
             f"{self.seeds} seeds per arm, paired; subsets are nested and balanced over the "
@@ -148,7 +148,7 @@ class LowData(Study):
         figure, grid = plt.subplots(
             len(REGIMES), 2, figsize=(9, 3.4 * len(REGIMES)), squeeze=False, layout="constrained"
         )
-        panels = {"final_accuracy": "final test accuracy (%)", "final_loss": "final test loss"}
+        panels = {"final": f"final {self.metric.axis}", "final_loss": "final test loss"}
         for line, regime in zip(grid, REGIMES, strict=True):
             of_regime = summary[summary["regime"] == regime]
             of_regime = of_regime.assign(percent=100 * of_regime["fraction"])

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter, ScalarFormatter
 
 from experiments import comparisons, plotting
-from experiments.arms import label
 from experiments.cells import ConfigError, Workload
 from experiments.comparisons import (
     Sample,
@@ -21,6 +20,7 @@ from experiments.comparisons import (
     measured,
     rows_of,
 )
+from experiments.naming import label
 from experiments.studies.base import (
     FIGURE,
     Arms,
@@ -28,6 +28,7 @@ from experiments.studies.base import (
     Searching,
     Sizes,
     Study,
+    TaskName,
     check_at_least_one,
     train,
 )
@@ -64,7 +65,7 @@ class Noise(Searching):
         "cpu": {"seeds": 5, "tuning_seeds": 1},
     }
 
-    dataset: str = "fashion_mnist"
+    task: TaskName = "fashion_mnist"
     arms: Arms = ("full", "gradient_only_wide", "sgd_homeostasis", "adam")
     seeds: int = 10
     label_noise: tuple[float, ...] = (0.0, 0.2, 0.4)
@@ -168,8 +169,8 @@ class Noise(Searching):
         }
         figure, line = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
         for axes, (column, (rows, what)) in zip(line, panels.items(), strict=True):
-            plotting.draw_by_setting(axes, rows, column, "final_accuracy")
-            axes.set(xlabel=what, ylabel="final test accuracy (%)")
+            plotting.draw_by_setting(axes, rows, column, "final")
+            axes.set(xlabel=what, ylabel=f"final {self.metric.axis}")
         line[0].xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         line[1].set_xscale("log", base=2)
         line[1].xaxis.set_major_formatter(ScalarFormatter())

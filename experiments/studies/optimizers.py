@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from experiments import comparisons, plotting
-from experiments.arms import ARMS, label
 from experiments.comparisons import Row, Verdict, compare, measured, rows_of, too_few_seeds
+from experiments.naming import find_arm, label
 from experiments.search import near_learning_rates
 from experiments.studies.base import FIGURE, Arms, OnCifar10, Run, train
 from experiments.studies.findings import (
@@ -45,11 +45,11 @@ class Optimizers(OnCifar10):
         plan = {
             (arm, rate): self.cells(arm, rate)
             for arm in self.arms
-            for rate in near_learning_rates(ARMS[arm].learning_rate)
+            for rate in near_learning_rates(find_arm(arm).learning_rate)
         }
         rows, parts = train(run, plan)
         summary = summarise(rows, ["arm", "learning_rate"])
-        best = summary.loc[summary.groupby("arm", sort=False)["final_accuracy_mean"].idxmax()]
+        best = summary.loc[summary.groupby("arm", sort=False)["final_mean"].idxmax()]
         rates = dict(zip(best["arm"], best["learning_rate"], strict=True))
         first, *others = (sample(parts[arm, rates[arm]]) for arm in self.arms)
         found = comparisons.table(
@@ -62,10 +62,10 @@ class Optimizers(OnCifar10):
             )
             for other in others
         )
-        ordered = best.sort_values("final_accuracy_mean", ascending=False).to_dict("records")
+        ordered = best.sort_values("final_mean", ascending=False).to_dict("records")
         lines = [
             f"{place}. {label(row['arm'])} at {near_rate(row['arm'], row['learning_rate'])}: "
-            f"{mean_and_sd(row['final_accuracy_mean'], row['final_accuracy_sd'], 2)}%"
+            f"{mean_and_sd(row['final_mean'], row['final_sd'], 2)}%"
             for place, row in enumerate(ordered, start=1)
         ]
         table = summary_table(summary)
@@ -107,7 +107,7 @@ class Optimizers(OnCifar10):
     def at_an_end(self, row: Row, side: str) -> str:
         """What says that a best rate lies at an end of the three that were tried."""
         arm, rate = row[side], row[f"{side}_rate"]
-        low, _, high = near_learning_rates(ARMS[arm].learning_rate)
+        low, _, high = near_learning_rates(find_arm(arm).learning_rate)
         if rate not in (low, high):
             return ""
         end = "lower" if rate == low else "upper"
@@ -118,12 +118,12 @@ class Optimizers(OnCifar10):
         figure, ((accuracy, loss), (final, best)) = plt.subplots(
             2, 2, figsize=(13, 9), layout="constrained"
         )
-        plotting.draw_accuracy_by_epoch(accuracy, rows)
+        plotting.draw_metric_by_epoch(accuracy, rows)
         plotting.draw_by_epoch(loss, rows, "train_loss")
         loss.set(xlabel="epoch", ylabel="training loss", title="training loss", yscale="log")
         loss.yaxis.set_major_formatter(ScalarFormatter())
         loss.yaxis.set_minor_formatter(ScalarFormatter())
-        for axes, column in ((final, "final_accuracy"), (best, "best_accuracy")):
+        for axes, column in ((final, "final"), (best, "best")):
             plotting.draw_by_setting(axes, summary, "learning_rate", column)
             what = column.replace("_", " ")
             axes.set(xlabel="learning rate", ylabel=f"{what} (%)", title=what, xscale="log")

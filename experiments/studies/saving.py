@@ -25,6 +25,8 @@ def save(study: Study, findings: Findings, folder: Path) -> None:
     write_atomically(folder / "claims.csv", claims.to_csv(index=False))
     if findings.selections is not None:
         write_atomically(folder / SELECTIONS, findings.selections.to_csv(index=False))
+    for name, table in findings.tables.items():
+        write_atomically(folder / name, table.to_csv(index=False))
     for name, figure in findings.figures.items():
         plotting.save(figure, folder / name)
     title, *paragraphs = findings.report

@@ -10,9 +10,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments import comparisons, plotting
-from experiments.arms import ARMS, colour, label
+from experiments.arms import ARMS
 from experiments.cells import Cell
 from experiments.comparisons import Sample, compare, rows_of
+from experiments.naming import colour, label
 from experiments.studies.base import (
     FIGURE,
     Arms,
@@ -20,6 +21,7 @@ from experiments.studies.base import (
     Searching,
     Sizes,
     Study,
+    TaskName,
     check_known,
     judge_trials,
     train,
@@ -73,7 +75,7 @@ class Selection(Searching):
         "cpu": {"tuning_seeds": 1},
     }
 
-    dataset: str = "mnist"
+    task: TaskName = "mnist"
     arms: Arms = tuple(FAMILIES)
     seeds: int = 10
     tuning_seeds: int = 3

@@ -8,11 +8,20 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments import comparisons, plotting
-from experiments.arms import ARMS, label
 from experiments.cells import Workload
 from experiments.comparisons import compare, rows_of
 from experiments.hypotheses import STRONGEST
-from experiments.studies.base import FIGURE, Arms, Run, Searching, Sizes, check_share, train
+from experiments.naming import find_arm, label
+from experiments.studies.base import (
+    FIGURE,
+    Arms,
+    Run,
+    Searching,
+    Sizes,
+    TaskName,
+    check_share,
+    train,
+)
 from experiments.studies.findings import (
     AT_AN_END,
     Claim,
@@ -50,7 +59,7 @@ class Text(Searching):
         "cpu": {"seeds": 3, "epochs": 2, "fraction": 0.5, "tuning_seeds": 1},
     }
 
-    dataset: str = "python_source"
+    task: TaskName = "python_source"
     arms: Arms = ("full", "gradient_only_wide", "sgd_homeostasis", "sgd", "momentum", "adam")
     seeds: int = 10
     epochs: int = 5
@@ -87,8 +96,8 @@ class Text(Searching):
             f"chosen by other seeds ({self.tuning_seeds} per rate) on held-out training text. "
             f"Data: {source}.",
             markdown_table(table),
-            "*final %*: next characters predicted on test text. *final loss*: nats per character. "
-            f"{AT_AN_END}",
+            "*final*: next characters predicted on test text, in percent. *final loss*: nats per "
+            f"character. {AT_AN_END}",
             *compared(found, self.name),
             "![test loss by epoch and final accuracy](figure.png)",
         ]
@@ -98,7 +107,7 @@ class Text(Searching):
         """What the paper did not look at."""
         rows = rows_of(found)
         claims = [Claim.of("not in the paper", row) for row in rows]
-        baselines = [row for row in rows if not ARMS[row["control"]].family]
+        baselines = [row for row in rows if not find_arm(row["control"]).family]
         return [*claims, strongest(STRONGEST, baselines, rows)] if baselines else claims
 
     def figure(self, rows: pd.DataFrame) -> Figure:
@@ -107,7 +116,7 @@ class Text(Searching):
         plotting.draw_by_epoch(loss, rows, "test_loss")
         loss.set(xlabel="epoch", ylabel="test loss (nats per character)", title="test loss")
         loss.legend(frameon=False, fontsize=8)
-        cells = per_cell(rows).groupby("arm", sort=False)["final_accuracy"]
+        cells = per_cell(rows).groupby("arm", sort=False)["final"]
         plotting.draw_seeds(accuracy, {str(arm): of_arm for arm, of_arm in cells})
         title = "final test accuracy, one point per seed"
         accuracy.set(xlabel="next characters predicted (%)", title=title)

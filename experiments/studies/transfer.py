@@ -9,8 +9,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments import comparisons, plotting
-from experiments.arms import ARMS, PUBLISHED, label
+from experiments.arms import PUBLISHED
 from experiments.comparisons import Sample, Verdict, answer, compare, measured, rows_of
+from experiments.naming import find_arm, label
 from experiments.studies.base import FIGURE, Arms, OnCifar10, Run, Tuned, check_known, train
 from experiments.studies.findings import Claim, Findings, bullets, compared, summary_table
 from experiments.studies.selection import FAMILIES
@@ -55,7 +56,7 @@ class Transfer(OnCifar10, Tuned):
 
     def run(self, run: Run, source: str) -> Findings:
         """Trains the published and the selected settings."""
-        plan = {arm: self.cells(arm, ARMS[arm].learning_rate) for arm in PUBLISHED} | {
+        plan = {arm: self.cells(arm, find_arm(arm).learning_rate) for arm in PUBLISHED} | {
             f"selected {family}": self.cells(arm, rate)
             for family, (arm, rate) in self.selected.items()
         }
@@ -120,7 +121,7 @@ class Transfer(OnCifar10, Tuned):
     def figure(self, rows: pd.DataFrame) -> Figure:
         """Test accuracy and loss by epoch of settings that were tuned elsewhere."""
         figure, (accuracy, loss) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-        plotting.draw_accuracy_by_epoch(accuracy, rows)
+        plotting.draw_metric_by_epoch(accuracy, rows)
         plotting.draw_by_epoch(loss, rows, "test_loss")
         loss.set(xlabel="epoch", ylabel="test loss", title="test loss")
         accuracy.legend(frameon=False, fontsize=8)

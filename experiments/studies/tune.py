@@ -8,15 +8,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments import comparisons
-from experiments.arms import ARMS, FAIR_TEST, colour, label
+from experiments.arms import FAIR_TEST
 from experiments.cells import Cell, ConfigError, Workload
+from experiments.naming import colour, find_arm, label
 from experiments.search import (
     FIRST_LEARNING_RATES,
     best_learning_rate,
     first_learning_rates,
     next_learning_rate,
 )
-from experiments.studies.base import FIGURE, FIRST_TUNING_SEED, Arms, Run, Sizes, Study, with_seeds
+from experiments.studies.base import FIGURE, FIRST_TUNING_SEED, Arms, Run, Sizes, Study, TaskName
 from experiments.studies.findings import Findings
 from experiments.summary import summarise
 from experiments.tables import Table, markdown_table
@@ -40,7 +41,7 @@ class Tune(Study):
         "smoke": {**Study.sizes["smoke"], "arms": ("full", "gradient_only", "sgd")}
     }
 
-    dataset: str = "fashion_mnist"
+    task: TaskName = "fashion_mnist"
     arms: Arms = FAIR_TEST
     seeds: int = 3
     budget: int = FIRST_LEARNING_RATES
@@ -63,18 +64,18 @@ class Tune(Study):
     def cells(self, arm: str, learning_rate: float, workload: Workload | None = None) -> list[Cell]:
         """The training runs of one arm at one learning rate, on the seeds of searches."""
         workload = workload or self.workload()
-        return with_seeds(workload, arm, learning_rate, self.seeds, FIRST_TUNING_SEED)
+        return self.with_seeds(workload, arm, learning_rate, self.seeds, FIRST_TUNING_SEED)
 
     def run(self, run: Run, source: str) -> Findings:
         """Tries learning rates until the search of every arm is over."""
-        rates = {arm: first_learning_rates(ARMS[arm].learning_rate) for arm in self.arms}
+        rates = {arm: first_learning_rates(find_arm(arm).learning_rate) for arm in self.arms}
         while True:
             rows = run(
                 [cell for arm in self.arms for rate in rates[arm] for cell in self.cells(arm, rate)]
             )
             summary = summarise(rows, ["arm", "learning_rate"])
             found = {
-                arm: dict(zip(of_arm["learning_rate"], of_arm["final_accuracy_mean"], strict=True))
+                arm: dict(zip(of_arm["learning_rate"], of_arm["final_mean"], strict=True))
                 for arm, of_arm in summary.groupby("arm", sort=False)
             }
             more = {arm: next_learning_rate(found[arm], self.budget) for arm in self.arms}
@@ -130,8 +131,8 @@ class Tune(Study):
         )
         for axes, arm in zip(grid.flat, self.arms, strict=False):
             of_arm = summary[summary["arm"] == arm].sort_values("learning_rate")
-            rates, mean = of_arm["learning_rate"], of_arm["final_accuracy_mean"]
-            sd = of_arm["final_accuracy_sd"].fillna(0)
+            rates, mean = of_arm["learning_rate"], of_arm["final_mean"]
+            sd = of_arm["final_sd"].fillna(0)
             axes.errorbar(rates, mean, yerr=sd, color=colour(arm), marker=".", capsize=2)
             best = mean.argmax()
             axes.plot(
@@ -148,10 +149,10 @@ class Tune(Study):
         for axes in list(grid.flat)[len(self.arms) :]:
             axes.set_axis_off()
         # Diverged runs stay in the records; on this scale they would hide the differences.
-        best_of_all = summary["final_accuracy_mean"].max()
+        best_of_all = summary["final_mean"].max()
         grid[0, 0].set_ylim(best_of_all - 8, best_of_all + 0.8)
         figure.supxlabel("learning rate")
-        figure.supylabel("validation accuracy (%)")
+        figure.supylabel(f"{self.metric.axis}, of held-out examples")
         figure.suptitle(
             f"{self.title}: learning rates tried, circle: selected "
             f"(mean of {self.seeds} seeds, bars ±1 standard deviation)"

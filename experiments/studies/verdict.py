@@ -9,12 +9,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments import comparisons, hypotheses
-from experiments.arms import ABLATIONS, ARMS, FAIR_TEST, colour, label
+from experiments.arms import ABLATIONS, FAIR_TEST
 from experiments.cells import Cell, ConfigError, Workload
 from experiments.comparisons import Row, Sample, Verdict, answer, compare, measured, rows_of
 from experiments.hypotheses import ARMS_OF_HYPOTHESES, HYPOTHESES, Competitor
+from experiments.naming import colour, find_arm, label
 from experiments.statistics import MARGIN
-from experiments.studies.base import FIGURE, Arms, Run, Tuned, train, with_seeds
+from experiments.studies.base import FIGURE, Arms, Run, TaskName, Tuned, train
 from experiments.studies.findings import (
     Claim,
     Findings,
@@ -42,7 +43,7 @@ class FairTest(Tuned):
 
     name = "verdict"
 
-    dataset: str = "fashion_mnist"
+    task: TaskName = "fashion_mnist"
     arms: Arms = FAIR_TEST
     seeds: int = 20
     ablation_seeds: int = 10
@@ -63,17 +64,17 @@ class FairTest(Tuned):
     @property
     def tuned_by(self) -> tuple[str, str, str]:
         """The study tune on the same data set."""
-        return "tune", self.dataset, "arm"
+        return "tune", self.task, "arm"
 
     def cells(self, arm: str, learning_rate: float, workload: Workload | None = None) -> list[Cell]:
         """The training runs of one arm at one learning rate."""
         number = min(self.ablation_seeds, self.seeds) if arm in ABLATIONS else self.seeds
-        return with_seeds(workload or self.workload(), arm, learning_rate, number)
+        return self.with_seeds(workload or self.workload(), arm, learning_rate, number)
 
     def rate(self, competitor: Competitor) -> float:
         """The learning rate of one side of a hypothesis."""
         if competitor.rate == "published":
-            return ARMS[competitor.arm].learning_rate
+            return find_arm(competitor.arm).learning_rate
         return self.selected[competitor.arm][1]
 
     def run(self, run: Run, source: str) -> Findings:

@@ -14,15 +14,16 @@ import pytest
 from rich.console import Console
 
 from experiments import __main__ as command_line
-from experiments.arms import ARMS, label
+from experiments.arms import ARMS
 from experiments.comparisons import COLUMNS
 from experiments.dataset import Dataset
+from experiments.naming import label
 from experiments.records import CELL_COLUMNS
 from experiments.report import write_report
 from experiments.studies import STUDIES
 from experiments.studies.base import FIRST_TUNING_SEED, Study
 from experiments.studies.dynamics import histogram_columns
-from experiments.train import Arrays, Task
+from experiments.train import Arrays, Problem
 
 IMAGES = 120
 BEST_RATES = {"full": 0.3, "sgd": 0.003, "adam": 0.001}  # of others: their default
@@ -57,7 +58,7 @@ class Outcome:
 
     def __init__(
         self,
-        task: Task,
+        task: Problem,
         optimizer: object,
         train: Arrays,
         test: Arrays,

@@ -19,8 +19,8 @@ class TestAccuracy(StudyTests):
         summary = done.read("summary.csv").set_index("arm")
         final = final_percent(done.rows).groupby("arm")
         for arm in ("full", "sgd"):
-            assert summary.loc[arm, "final_accuracy_mean"] == pytest.approx(final.mean()[arm])
-            assert summary.loc[arm, "final_accuracy_sd"] == pytest.approx(final.std()[arm])
+            assert summary.loc[arm, "final_mean"] == pytest.approx(final.mean()[arm])
+            assert summary.loc[arm, "final_sd"] == pytest.approx(final.std()[arm])
             assert summary.loc[arm, "n"] == 3
 
     def test_compares_the_first_arm_with_the_others_by_seed(self, done: Done):
@@ -51,7 +51,7 @@ class TestRecords:
         assert "sign flips" not in (tmp_path / "report.md").read_text()
 
     def test_stand_beside_the_published_implementation_after_ten_epochs(self, tmp_path: Path):
-        execute(Accuracy(dataset="mnist", arms=("full",), seeds=3, out=tmp_path))
+        execute(Accuracy(task="mnist", arms=("full",), seeds=3, out=tmp_path))
         report = (tmp_path / "report.md").read_text()
         ours = final_percent(read(tmp_path, "runs.csv")).mean()
         published = reference.load("mnist").query("arm == 'full' and epoch == 10")
@@ -63,28 +63,28 @@ class TestRecords:
 
 class TestCells:
     def test_are_every_arm_with_every_seed(self):
-        plan = Accuracy(arms=("sgd", "adam"), seeds=3).plan()
+        plan = Accuracy(arms=("sgd", "adam"), seeds=3).trained()
         assert [(cell.arm, cell.seed) for cells in plan.values() for cell in cells] == [
             (arm, seed) for arm in ("sgd", "adam") for seed in (0, 1, 2)
         ]
 
     def test_share_one_workload(self):
-        study = Accuracy(dataset="mnist", seeds=2, epochs=3, batch_size=64)
+        study = Accuracy(task="mnist", seeds=2, epochs=3, batch_size=64)
         workload = Workload("mnist", epochs=3, batch_size=64, diagnostics=True)
-        assert {cell.workload for cells in study.plan().values() for cell in cells} == {workload}
+        assert {cell.workload for cells in study.trained().values() for cell in cells} == {workload}
 
     def test_take_the_default_learning_rate_of_their_arm(self):
-        for arm, (cell,) in Accuracy(arms=tuple(ARMS), seeds=1).plan().items():
+        for arm, (cell,) in Accuracy(arms=tuple(ARMS), seeds=1).trained().items():
             assert cell.learning_rate == ARMS[arm].learning_rate
 
     def test_take_the_one_for_all_where_it_is_given(self):
-        plan = Accuracy(arms=("sgd", "adam"), learning_rate=0.25).plan()
+        plan = Accuracy(arms=("sgd", "adam"), learning_rate=0.25).trained()
         assert {cell.learning_rate for cells in plan.values() for cell in cells} == {0.25}
 
     def test_do_not_depend_on_where_things_are(self):
         elsewhere = Accuracy(out=Path("a"), data_dir=Path("b"), raw_dir=Path("c"))
-        assert elsewhere.plan() == Accuracy().plan()
+        assert elsewhere.trained() == Accuracy().trained()
 
     def test_of_more_seeds_begin_with_those_of_fewer(self):
-        fewer, more = (Accuracy(arms=("sgd",), seeds=n).plan()["sgd"] for n in (2, 4))
+        fewer, more = (Accuracy(arms=("sgd",), seeds=n).trained()["sgd"] for n in (2, 4))
         assert more[:2] == fewer

@@ -7,7 +7,7 @@ from tests.studies.made_up import Done, StudyTests, final_percent, marks_best_ra
 
 
 class TestText(StudyTests):
-    study = Text(dataset="mnist5k", arms=("full", "sgd"), seeds=3, epochs=2, tuning_seeds=1)
+    study = Text(task="mnist5k", arms=("full", "sgd"), seeds=3, epochs=2, tuning_seeds=1)
 
     def test_takes_the_rates_that_were_best_on_held_out_text(self, done: Done):
         chosen = done.rows[done.rows["split"] == "test"].groupby("arm")["learning_rate"].unique()

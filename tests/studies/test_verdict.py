@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.arms import ARMS, FAIR_TEST, label
+from experiments.arms import ARMS, FAIR_TEST
 from experiments.cells import ConfigError
 from experiments.comparisons import answer
 from experiments.hypotheses import HYPOTHESES, MORE_THAN_ONE, STRONGEST
+from experiments.naming import label
 from experiments.statistics import holm, paired_comparison
 from experiments.studies.verdict import EXPLORATION, HYPOTHESIS, OWN_ALPHA, FairTest
 from tests.studies.made_up import (

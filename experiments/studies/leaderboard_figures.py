@@ -1,0 +1,133 @@
+"""The two figures of the leaderboard, which can be read without the text."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from experiments import plotting, scores
+from experiments.comparisons import Verdict, rows_of
+from experiments.naming import colour, label
+from experiments.tasks import find_task
+
+FACTORS = np.geomspace(1, 8, 200)
+MARKS = {
+    Verdict.BETTER: "^",
+    Verdict.WORSE: "v",
+    Verdict.NO_PRACTICAL_DIFFERENCE: "s",
+    Verdict.NOT_SHOWN: "o",
+}
+
+
+def differences(found: pd.DataFrame, tasks: Sequence[str], reference: str, family: str) -> Figure:
+    """Each arm minus the reference on each task: mean, 95% interval and verdict."""
+    arms = list(dict.fromkeys(row["treatment"] for row in rows_of(found, family=family)))
+    width, height = 2.2 + 3.2 * len(tasks), 1.9 + 0.36 * max(len(arms), 2)
+    figure, grid = plt.subplots(
+        1, len(tasks), figsize=(width, height), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axes, task in zip(grid[0], tasks, strict=True):
+        of = find_task(task)
+        rows = rows_of(found, family=family, condition=of.title)
+        axes.axvspan(-of.metric.margin, of.metric.margin, color="0.9")
+        axes.axvline(0, color="0.4", linewidth=0.8)
+        for row in rows:
+            place = arms.index(row["treatment"])
+            mean = row["mean"]
+            axes.plot([row["interval_low"], row["interval_high"]], [place, place], color="0.4")
+            mark = MARKS[Verdict(row["verdict"])]
+            axes.plot(mean, place, mark, color=colour(row["treatment"]), markersize=8)
+        n = max((row["n"] for row in rows), default=0)
+        direction = "" if of.metric.higher_is_better else ", higher is better"
+        unit = f" ({of.metric.difference_unit})" if of.metric.difference_unit else ""
+        axes.set(title=f"{of.title}\n(n = {n})", xlabel=f"{of.metric.final}{unit}{direction}")
+        plotting.plain(axes)
+    grid[0, 0].set_yticks(range(len(arms)), [label(arm) for arm in arms])
+    grid[0, 0].invert_yaxis()
+    handles = [
+        Line2D([], [], color="0.3", marker=mark, linestyle="", label=str(verdict))
+        for verdict, mark in MARKS.items()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    figure.suptitle(
+        f"Each arm minus {label(reference)}, all tuned alike: mean and 95% interval, paired by "
+        "seed; grey: no practical size",
+        fontsize=10,
+    )
+    return figure
+
+
+def profiles(ranked: pd.DataFrame, points: pd.DataFrame, budget: pd.DataFrame) -> Figure:
+    """Steps to target, scores over all tasks, and what fewer trials would have found."""
+    tasks = list(dict.fromkeys(ranked["task"]))
+    columns = max(2, len(tasks))
+    figure = plt.figure(figsize=(4.2 * columns, 8), layout="constrained")
+    grid = figure.add_gridspec(2, 1)
+    of_tasks = grid[1].subgridspec(1, len(tasks))
+    of_all = grid[0].subgridspec(1, 2)
+    draw_profile(figure.add_subplot(of_all[0]), ranked)
+    draw_scores(figure.add_subplot(of_all[1]), points)
+    for place, task in enumerate(tasks):
+        draw_budget(figure.add_subplot(of_tasks[place]), budget[budget["task"] == task], task)
+    return figure
+
+
+def draw_profile(axes: Axes, ranked: pd.DataFrame) -> None:
+    """The share of tasks within a factor of the fewest steps."""
+    shares = scores.performance_profile(ranked[["task", "arm", "steps"]], FACTORS)
+    for place, (arm, share) in enumerate(shares.items()):
+        # Lines that coincide lie beside each other.
+        axes.step(FACTORS, share - 0.006 * place, where="post", color=colour(arm), label=label(arm))
+    axes.set(
+        xscale="log",
+        xlabel="factor τ of the fewest steps to the target",
+        ylabel="share of tasks",
+        title=f"steps to the target, {ranked['task'].nunique()} tasks",
+        ylim=(-0.06, 1.05),
+    )
+    axes.set_xticks([1, 2, 4, 8], ["1", "2", "4", "8"])
+    axes.legend(frameon=False, fontsize=8)
+    plotting.plain(axes)
+
+
+def draw_scores(axes: Axes, points: pd.DataFrame) -> None:
+    """Interquartile means of normalised scores, with bootstrap intervals."""
+    means = scores.interquartile_means(scores.normalised(points)).sort_values("score")
+    for place, row in enumerate(means.to_dict("records")):
+        axes.plot([row["low"], row["high"]], [place, place], color=colour(row["arm"]), linewidth=2)
+        axes.plot(row["score"], place, "o", color=colour(row["arm"]))
+    axes.set_yticks(range(len(means)), [label(arm) for arm in means["arm"]], fontsize=8)
+    axes.set(
+        xlabel="0: the lowest arm's mean, 1: the best arm's mean",
+        title="interquartile mean of scores over tasks and seeds",
+    )
+    plotting.plain(axes)
+
+
+def draw_budget(axes: Axes, budget: pd.DataFrame, task: str) -> None:
+    """The expected result of the best of k trials."""
+    of = find_task(task)
+    for arm, of_arm in budget.groupby("arm", sort=False):
+        axes.plot(
+            of_arm["budget"],
+            of_arm["expected"],
+            color=colour(str(arm)),
+            marker=".",
+            label=label(str(arm)),
+        )
+    best = budget["expected"].max() if of.metric.higher_is_better else budget["expected"].min()
+    worst = budget["expected"].quantile(0.1 if of.metric.higher_is_better else 0.9)
+    reach = abs(best - worst)
+    axes.set_ylim(
+        *sorted((best + of.metric.sign * 0.1 * reach, worst - of.metric.sign * 0.1 * reach))
+    )
+    axes.set(
+        xlabel="trials",
+        ylabel=f"{of.metric.axis}, held-out",
+        title=f"{of.title}: expected best of k trials",
+    )
+    plotting.plain(axes)
