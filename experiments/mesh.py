@@ -99,21 +99,18 @@ def spread(
     shardings: Any,
     *,
     donate: bool = False,
-    counted: bool = False,
+    skipping: bool = False,
 ) -> Any:
     """``one(state, *cell, data)`` for all cells of all devices in one program.
 
     Before there is a state it is ``()``; ``donate`` gives its memory to the result.
-    ``shardings`` say how the result lies. ``counted``: the first part of a cell says whether it is
-    active; the active ones of a device come first, and a loop leaves the others out.
+    ``shardings`` say how the result lies. ``skipping``: the first part of a cell says whether it is
+    active, and where it is not a loop leaves it out.
     """
+    if skipping:
+        one = _where_active(one)
 
     def share(states: Any, cells: tuple[Any, ...], data: Any) -> Any:
-        if counted:
-            active, *rest = cells
-            cells = tuple(rest)
-            if loop == "map":
-                return _map_first(one, jnp.sum(active), states, cells, data)
         if loop == "map":
             return jax.lax.map(lambda x: one(x[0], *x[1], data), (states, cells))
         return jax.vmap(lambda state, cell: one(state, *cell, data))(states, cells)
@@ -131,29 +128,16 @@ def spread(
     return jax.jit(shared, out_shardings=shardings, donate_argnums=0 if donate else ())
 
 
-def _map_first(
-    one: Callable[..., Any], number: jax.Array, states: Any, cells: tuple[Any, ...], data: Any
-) -> Any:
-    """``one`` for the first cells, and zeros for the others.
-
-    How many they are is not known when it is compiled: so it is compiled the same for any number.
-    """
+def _where_active(one: Callable[..., Any]) -> Callable[..., Any]:
+    """``one(state, *cell, data)`` where the cell is active; zeros, at no cost, where it is not."""
     traced_once = jax.jit(one, inline=True)
 
-    def at(place: jax.typing.ArrayLike) -> tuple[Any, ...]:
-        state, cell = jax.tree.map(lambda x: x[place], (states, cells))
-        return (state, *cell, data)
+    def cell(state: Any, active: jax.Array, *rest: Any) -> Any:
+        shapes = jax.eval_shape(traced_once, state, *rest)
+        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return jax.lax.cond(active, lambda: traced_once(state, *rest), lambda: nothing)
 
-    def put(place: jax.Array, found: Any) -> Any:
-        one_more = traced_once(*at(place))
-        return jax.tree.map(lambda all_, x: all_.at[place].set(x), found, one_more)
-
-    places = jax.tree.leaves(cells)[0].shape[0]
-    nothing = jax.tree.map(
-        lambda leaf: jnp.zeros((places, *leaf.shape), leaf.dtype),
-        jax.eval_shape(traced_once, *jax.eval_shape(lambda: at(0))),
-    )
-    return jax.lax.fori_loop(0, number, put, nothing)
+    return cell
 
 
 def fsdp_spec(shape: Sequence[int], size: int) -> PartitionSpec:

@@ -142,7 +142,7 @@ class Program:
         self._cells = NamedSharding(self._mesh, PartitionSpec(SEED))
         self._init = self._spread(self._init_cell, states, donate=True)
         self._epoch = self._spread(
-            self._train_cell, (states, self._cells), donate=True, counted=True
+            self._train_cell, (states, self._cells), donate=True, skipping=True
         )
         self._evaluate = self._spread(self._evaluate_cell, self._cells)
 
@@ -183,8 +183,7 @@ class Program:
     ) -> tuple[CellState, dict[str, jax.Array]]:
         """One epoch of every cell: new states, and metrics [cells] by name. Donates ``state``.
 
-        Places that are not ``active``, bool [cells], are left out, and what they give is zero. Of
-        the places of each device the active ones come first.
+        Places that are not ``active``, bool [cells], are left out, and what they give is zero.
         """
         cells = self._place(seeds, learning_rates, settings)
         every = np.ones(len(seeds), bool)
