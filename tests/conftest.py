@@ -13,13 +13,10 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Most of the time of the tests is compilation: where a test does not say otherwise, with no effort.
 jax.config.update("jax_disable_most_optimizations", True)
-# XLA reads these once, with the first program, and so do the processes that tests start. To lower
-# each fusion through MLIR and to cut a program into 32 modules takes four fifths of the compiler.
-USUAL = {"xla_cpu_use_fusion_emitters": True, "xla_cpu_parallel_codegen_split_count": 32}
-QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
-os.environ["XLA_FLAGS"] = " ".join(
-    [*os.environ.get("XLA_FLAGS", "").split(), *(f"--{k}={v}".lower() for k, v in QUICK.items())]
-)
+# XLA reads its flags with the first program, here and in the processes that tests start. Without
+# these, most of what it does is to lower fusions through MLIR and to link many modules into one.
+QUICK = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *QUICK]).strip()
 
 hypothesis.settings.register_profile(
     "specification", deadline=None, derandomize=True, database=None, max_examples=25
@@ -55,7 +52,8 @@ CONFORMANCE_TEST = re.compile(r"test_conformance\.py::test_(\w+)\[(\w+)")
 def fully_optimized(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Programs are compiled as users' are, for tests of what the compiler makes of them."""
     jax.config.update("jax_disable_most_optimizations", False)
-    monkeypatch.setattr(jax, "jit", functools.partial(jax.jit, compiler_options=USUAL))
+    usual = {"xla_cpu_use_fusion_emitters": True}  # and in one module still, which changes no code
+    monkeypatch.setattr(jax, "jit", functools.partial(jax.jit, compiler_options=usual))
     yield
     jax.config.update("jax_disable_most_optimizations", True)
 
