@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,13 @@ import optax
 from jax.typing import ArrayLike
 
 Diagnostics: TypeAlias = bool | Literal["per_leaf"]
+
+
+class SelectedNode(optax.MaskedNode):  # type: ignore[misc]
+    """Stands for a leaf that a mask lets in, as ``MaskedNode`` does for one that it leaves out.
+
+    Of its kind, so that ``is_leaf`` of :func:`optax.tree.map_params` meets both.
+    """
 
 
 class PlasticityDiagnostics(NamedTuple):
@@ -31,6 +38,8 @@ class PlasticityDiagnostics(NamedTuple):
       alpha_histogram: share of each leaf's entries by α, float32 [leaves, 32]: below the first of
         ``ALPHA_EDGES``, from each edge up to the next, and from the last one on; None unless asked
         for by leaf.
+      leaves: which leaves these are, a tree of nodes without arrays; None unless a mask chose them
+        and no trace shows them.
     """
 
     alpha_mean: jax.Array
@@ -42,9 +51,10 @@ class PlasticityDiagnostics(NamedTuple):
     fraction_negative: jax.Array
     per_leaf: jax.Array | None = None
     alpha_histogram: jax.Array | None = None
+    leaves: Any | None = None
 
 
-STATISTICS = PlasticityDiagnostics._fields[:-2]
+STATISTICS = PlasticityDiagnostics._fields[:7]
 ALPHA_EDGES = tuple(i / 10 for i in range(31))
 """The edges of the histograms of α: 0, 0.1, ..., 3; the published bounds are among them."""
 

@@ -21,6 +21,7 @@ from neuroplastic_optax._coefficient import (
 from neuroplastic_optax._statistics import (
     Diagnostics,
     PlasticityDiagnostics,
+    SelectedNode,
     check_diagnostics,
     init_diagnostics,
     measure,
@@ -68,6 +69,8 @@ class Plasticity:
     diagnostics: Diagnostics
     always_keep_mu: bool = False
     """Keeps mu also where the memory signal has no weight: the update itself is built from it."""
+    masked: bool = False
+    """The trees have lost leaves to a mask, which the user's own still have."""
 
     def __post_init__(self) -> None:
         check_coefficient_settings(
@@ -106,7 +109,7 @@ class Plasticity:
             activity=zeros("activity"),
             memory_mu=zeros("memory_mu"),
             memory_nu=zeros("memory_nu"),
-            diagnostics=init_diagnostics(params, self.diagnostics),
+            diagnostics=self._named(init_diagnostics(params, self.diagnostics), params),
         )
 
     def accumulate(
@@ -186,15 +189,28 @@ class Plasticity:
         state: ScaleByPlasticityState,
     ) -> ScaleByPlasticityState:
         """``state`` with the diagnostics of this step, where they are asked for."""
-        return state._replace(
-            diagnostics=measure(
-                [coefficient.alpha for coefficient in coefficients],
-                jax.tree.leaves(gradients),
-                min_alpha=self.min_alpha,
-                max_alpha=self.max_alpha,
-                diagnostics=self.diagnostics,
-            )
+        measured = measure(
+            [coefficient.alpha for coefficient in coefficients],
+            jax.tree.leaves(gradients),
+            min_alpha=self.min_alpha,
+            max_alpha=self.max_alpha,
+            diagnostics=self.diagnostics,
         )
+        return state._replace(diagnostics=self._named(measured, gradients))
+
+    def _named(
+        self, measured: PlasticityDiagnostics | None, tree: optax.Updates
+    ) -> PlasticityDiagnostics | None:
+        """With the leaves of ``tree``, where neither a trace nor the user's parameters are them."""
+        traces = ("activity", "memory_mu", "memory_nu")
+        if (
+            measured is None
+            or measured.per_leaf is None
+            or not self.masked
+            or any(map(self._needed_by, traces))
+        ):
+            return measured
+        return measured._replace(leaves=jax.tree.map(lambda _: SelectedNode(), tree))
 
 
 def _square(x: jax.Array) -> jax.Array:

@@ -132,6 +132,7 @@ def with_plasticity(  # noqa: D417 - the shared settings are explained once
         accumulator_dtype=accumulator_dtype,
         diagnostics=diagnostics,
         always_keep_mu=target == "momentum",
+        masked=mask is not None,
     )
 
     def select(tree: Any) -> Any:

@@ -11,7 +11,7 @@ import optax
 
 from neuroplastic_optax._coefficient import compute_dtype
 from neuroplastic_optax._statistics import ALPHA_EDGES as ALPHA_EDGES
-from neuroplastic_optax._statistics import STATISTICS
+from neuroplastic_optax._statistics import STATISTICS, SelectedNode
 from neuroplastic_optax._statistics import PlasticityDiagnostics as PlasticityDiagnostics
 from neuroplastic_optax._traces import ScaleByPlasticityState
 from neuroplastic_optax.masks import leaf_path
@@ -173,7 +173,8 @@ def diagnostics(opt_state: Any, params: optax.Params | None = None) -> Statistic
     Args:
       opt_state: any optimizer state, of a chain, a wrapper or a single transformation.
       params: the parameters; they name per-leaf statistics, and are needed only for those of
-        :func:`with_diagnostics` and of an α without traces, for which a mask's leaves are given.
+        :func:`with_diagnostics` and of an α without traces. Of such an α in :func:`optax.masked`
+        they are the leaves that it lets in; ``with_plasticity(mask=...)`` takes all as ever.
 
     Returns:
       float32 arrays by name; empty where nothing was asked to keep diagnostics.
@@ -216,15 +217,18 @@ def _kept(
             if table is not None:
                 columns = jnp.moveaxis(jnp.asarray(table), -1, 0)
                 per_leaf = dict(zip(STATISTICS, columns, strict=True))
-            # The traces have the leaves that a mask let in, and no others.
-            traces = (node.activity, node.memory_mu, node.memory_nu)
-            named = next((trace for trace in traces if trace is not None), params)
+            # The first three have the leaves that a mask let in, and no others.
+            trees = (node.activity, node.memory_mu, node.memory_nu, fields["leaves"], params)
+            named = next((tree for tree in trees if tree is not None), None)
             yield {name: fields[name] for name in STATISTICS}, per_leaf, named
 
 
 def _by_path(per_leaf: Statistics, named: Any) -> Statistics:
     """Each leaf's statistics by name and path, from arrays with the leaves in the last axis."""
-    paths = [leaf_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(named)]
+    leaves = jax.tree_util.tree_leaves_with_path(
+        named, is_leaf=lambda node: isinstance(node, SelectedNode)
+    )
+    paths = [leaf_path(path) for path, _ in leaves]
     flat: Statistics = {}
     for name in sorted(per_leaf):
         # In the state of an `nnx.Optimizer` each array is inside a variable.

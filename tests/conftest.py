@@ -1,5 +1,7 @@
 """Settings that every test shares, and the table of properties (``--conformance-table``)."""
 
+import functools
+import os
 import re
 from collections.abc import Iterator
 
@@ -11,6 +13,10 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Most of the time of the tests is compilation: where a test does not say otherwise, with no effort.
 jax.config.update("jax_disable_most_optimizations", True)
+# XLA reads its flags with the first program, here and in the processes that tests start. Without
+# these, most of what it does is to lower fusions through MLIR and to link many modules into one.
+QUICK = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *QUICK]).strip()
 
 hypothesis.settings.register_profile(
     "specification", deadline=None, derandomize=True, database=None, max_examples=25
@@ -21,27 +27,33 @@ LONGEST = (
     "test_conformance.py",
     "test_resume.py",
     "test_mesh.py",
-    "test_examples.py",
     "test_train.py",
+    "test_examples.py",
     "test_benchmarks.py",
-    "test_cifar10.py",
-    "test_oracle.py",
-    "test_controls.py",
-    "test_checkpoints.py",
+    "test_arms.py",
     "test_golden.py",
+    "test_checkpoints.py",
+    "test_docs.py",
+    "test_traffic.py",
     "test_fuzz.py",
-    "test_studies.py",
+    "test_oracle.py",
+    "test_cli.py",
+    "test_diagnostics.py",
+    "test_flax.py",
     "test_models.py",
-    "test_statistics.py",
+    "test_dtypes.py",
+    "test_tasks.py",
 )
 
 CONFORMANCE_TEST = re.compile(r"test_conformance\.py::test_(\w+)\[(\w+)")
 
 
 @pytest.fixture
-def fully_optimized() -> Iterator[None]:
+def fully_optimized(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Programs are compiled as users' are, for tests of what the compiler makes of them."""
     jax.config.update("jax_disable_most_optimizations", False)
+    usual = {"xla_cpu_use_fusion_emitters": True}  # and in one module still, which changes no code
+    monkeypatch.setattr(jax, "jit", functools.partial(jax.jit, compiler_options=usual))
     yield
     jax.config.update("jax_disable_most_optimizations", True)
 

@@ -4,10 +4,12 @@ import collections
 import re
 
 import chex
+import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -17,7 +19,7 @@ from neuroplastic_optax._coefficient import coefficient
 
 SHAPES = {"empty": (0, 3), "large": (16, 5), "single": (1,), "scalar": ()}
 NON_EMPTY = [name for name in sorted(SHAPES) if name != "empty"]
-STATISTICS = npx.monitoring.PlasticityDiagnostics._fields[:-2]
+STATISTICS = npx.monitoring.PlasticityDiagnostics._fields[:7]
 
 
 def random_tree(seed, shapes=SHAPES, scale=1.0):
@@ -225,6 +227,78 @@ def test_of_a_masked_tree_are_read_with_the_params_that_the_user_has(wrap):
     assert measured.keys() == {*STATISTICS, *(f"{name}/large" for name in STATISTICS)}
     for name in STATISTICS:
         np.testing.assert_allclose(measured[name], measured[f"{name}/large"], rtol=1e-6)
+
+
+WITHOUT_TRACES = {"activity_weight": 0.0, "memory_weight": 0.0}
+
+
+def masked_without_traces(diagnostics="per_leaf", **mask):
+    mask = {name: name == "large" for name in SHAPES} | mask
+    return npx.with_plasticity(
+        optax.identity(), mask=mask, diagnostics=diagnostics, **WITHOUT_TRACES
+    )
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_of_a_masked_tree_without_traces_are_read_with_the_params_that_the_user_has(transform):
+    tx = masked_without_traces(single=True)
+    _, state = follow(optax.GradientTransformation(tx.init, transform(tx.update)))
+    measured = transform(npx.diagnostics)(state, PARAMS)
+    chosen = ("large", "single")
+    assert measured.keys() == {
+        *STATISTICS,
+        *(f"{name}/{leaf}" for name in STATISTICS for leaf in chosen),
+    }
+    for leaf in chosen:
+        alpha = npx.plasticity_coefficient(GRADIENTS[-1][leaf], None, None, None, **WITHOUT_TRACES)
+        for name, value in numpy_statistics(alpha).items():
+            np.testing.assert_allclose(
+                measured[f"{name}/{leaf}"], value, rtol=1e-5, atol=1e-6, err_msg=f"{name}/{leaf}"
+            )
+
+
+def test_the_names_of_a_masked_tree_without_traces_add_no_array_to_the_state():
+    _, state = follow(masked_without_traces())
+    _, traced = follow(npx.with_plasticity(optax.scale_by_adam(), diagnostics="per_leaf"))
+    kept, usual = state.plasticity.diagnostics, traced.plasticity.diagnostics
+    assert len(jax.tree.leaves(kept)) == len(jax.tree.leaves(usual))
+    assert usual.leaves is None
+    assert (
+        masked_without_traces(diagnostics=True).init(PARAMS).plasticity.diagnostics.leaves is None
+    )
+
+
+def test_the_names_of_a_masked_tree_without_traces_go_through_map_params():
+    tx = masked_without_traces()
+    _, state = follow(tx)
+    chex.assert_trees_all_equal(optax.tree.map_params(tx, lambda leaf: leaf, state), state)
+    # With a second tree a mask needs `is_leaf`, as Optax says of its own.
+    is_masked = lambda node: isinstance(node, optax.MaskedNode)  # noqa: E731
+    beside = optax.tree.map_params(tx, lambda leaf, _: leaf, state, PARAMS, is_leaf=is_masked)
+    chex.assert_trees_all_equal(beside, state)
+
+
+@pytest.mark.parametrize("way", ["orbax", "flax.serialization", "migrate_state", "donation"])
+def test_the_names_of_a_masked_tree_without_traces_stay_with_the_state(way, tmp_path):
+    tx = masked_without_traces()
+    _, state = follow(tx)
+    expected = npx.diagnostics(state, PARAMS)
+    if way == "orbax":
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(tmp_path / "state", state)
+            checkpointer.wait_until_finished()
+            state = checkpointer.restore(tmp_path / "state", jax.eval_shape(tx.init, PARAMS))
+    elif way == "flax.serialization":
+        written = flax.serialization.to_bytes(state)
+        state = flax.serialization.from_bytes(tx.init(PARAMS), written)
+    elif way == "migrate_state":
+        _, off = follow(masked_without_traces(diagnostics=False), GRADIENTS[:-1])
+        state = npx.migrate_state(off, tx, PARAMS).state
+        _, state = tx.update(GRADIENTS[-1], state, PARAMS)
+    else:
+        _, state = follow(tx, GRADIENTS[:-1])
+        _, state = jax.jit(tx.update, donate_argnums=1)(GRADIENTS[-1], state, PARAMS)
+    chex.assert_trees_all_close(npx.diagnostics(state, PARAMS), expected, rtol=1e-6)
 
 
 def test_are_an_empty_dict_where_none_are_kept():

@@ -26,7 +26,7 @@ from neuroplastic_optax.variants import (
     control_learning_rate,
 )
 
-pytestmark = pytest.mark.usefixtures("fully_optimized")
+as_users_compile_them = pytest.mark.usefixtures("fully_optimized")
 GOLDEN = Path(__file__).parent / "golden"
 RTOL, ATOL = 1e-5, 1e-6
 STEPS_PER_EPOCH, STEPS = 2, 8
@@ -141,6 +141,7 @@ def run(optimizer, golden):
     return trajectory
 
 
+@as_users_compile_them
 @pytest.mark.parametrize("name", CASES)
 def test_parameters_agree_after_every_step(name):
     golden = load(name)
@@ -152,6 +153,7 @@ def test_parameters_agree_after_every_step(name):
             )
 
 
+@as_users_compile_them
 @pytest.mark.parametrize("name", CASES)
 def test_final_traces_agree(name):
     golden = load(name)
@@ -165,6 +167,7 @@ def test_final_traces_agree(name):
                 np.testing.assert_allclose(value, golden[trace][leaf], RTOL, ATOL, err_msg=leaf)
 
 
+@as_users_compile_them
 @pytest.mark.parametrize("name", CASES)
 def test_diagnostics_agree_after_every_step(name):
     golden = load(name)
@@ -181,6 +184,7 @@ def test_diagnostics_agree_after_every_step(name):
 
 
 def test_the_aliases_are_the_chains():
+    """What they are made of, not what the compiler makes of it: the chains are compiled above."""
     for alias, name in (
         (neuroplastic(0.1), "full"),
         (gradient_only(0.1), "gradient_only"),
