@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
@@ -17,7 +18,7 @@ from experiments import __main__ as command_line
 from experiments.arms import ARMS
 from experiments.comparisons import COLUMNS
 from experiments.dataset import Dataset
-from experiments.naming import label
+from experiments.naming import find_arm, label
 from experiments.records import CELL_COLUMNS
 from experiments.report import write_report
 from experiments.studies import STUDIES
@@ -59,7 +60,7 @@ class Outcome:
     def __init__(
         self,
         task: Problem,
-        optimizer: object,
+        optimizer: Callable[..., object],
         train: Arrays,
         test: Arrays,
         *,
@@ -69,23 +70,25 @@ class Outcome:
     ) -> None:
         del task, test
         self.width = 4
-        (self.arm,) = (arm.name for arm in ARMS.values() if arm.make == optimizer)
+        self.arm = optimizer.__self__.name  # of the arm whose method makes it
         self.images, self.epochs, self.diagnostics = len(train.labels), epochs, diagnostics
 
     def compile(self, *_: np.ndarray) -> None: ...
 
-    def init(self, seeds: np.ndarray, learning_rates: np.ndarray) -> SimpleNamespace:
+    def init(
+        self, seeds: np.ndarray, learning_rates: np.ndarray, **_: np.ndarray
+    ) -> SimpleNamespace:
         return SimpleNamespace(epoch=0, seeds=seeds, rates=learning_rates)
 
     def train_epoch(
-        self, state: SimpleNamespace, seeds: np.ndarray, learning_rates: np.ndarray
+        self, state: SimpleNamespace, seeds: np.ndarray, learning_rates: np.ndarray, **_: np.ndarray
     ) -> tuple[SimpleNamespace, dict[str, np.ndarray]]:
         assert (state.seeds == seeds).all()
         assert (state.rates == learning_rates).all()
         Outcome.trained += len(seeds)
         state = SimpleNamespace(epoch=state.epoch + 1, seeds=seeds, rates=learning_rates)
         names = list(NORMS) if self.diagnostics else []
-        if self.diagnostics and ARMS[self.arm].has_alpha:
+        if self.diagnostics and find_arm(self.arm).has_alpha:
             names += STATISTICS
             if self.diagnostics == "per_leaf":
                 names += [f"{name}/{leaf}" for name in STATISTICS for leaf in LEAVES]
@@ -94,7 +97,7 @@ class Outcome:
         return state, {"train_loss": 1 / state.epoch + self._draw(seeds, "loss"), **values}
 
     def evaluate(self, state: SimpleNamespace) -> dict[str, np.ndarray]:
-        best = BEST_RATES.get(self.arm, ARMS[self.arm].learning_rate)
+        best = BEST_RATES.get(self.arm, find_arm(self.arm).learning_rate)
         away = 2 * np.abs(np.log10(state.rates / best))
         points = 90 - away - 2 / state.epoch - 10 / self.images
         points += 0.5 * self._draw(state.seeds, "seed") + 0.2 * self._draw(state.seeds, self.arm)
