@@ -18,8 +18,10 @@ HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
 NAME = re.compile(r"%([\w.\-]+)")
 CALLED = re.compile(r"(body|to_apply|calls)=%?([\w.\-]+)")
+VIEW = 'custom_call_target="ConcatBitcast"'  # slices that were copied to where they are one array
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
+BACKGROUND = ("copy-start", "slice-start", "async-start")  # what a copying engine does
 # What names values and moves nothing.
 FREE = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all"),
@@ -50,6 +52,12 @@ class Instruction:
     operands: tuple[str, ...]
     called: dict[str, str]
     trips: int
+    is_view: bool
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it moves nothing itself."""
+        return self.is_view or self.opcode in FREE or self.opcode.endswith("-done")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +66,7 @@ class Traffic:
 
     Attributes:
       bytes: read from and written to main memory by all of them.
-      kernels: how many there are.
+      kernels: how many there are, but for copies in the background.
       array_kernels: those of them that take or give more than scalars.
     """
 
@@ -124,6 +132,7 @@ def _instruction(name: str, text: str) -> Instruction:
         operands=tuple(NAME.findall(text[start:end])),
         called=dict(CALLED.findall(text[end:])),
         trips=int(trips[1]) if trips else 1,
+        is_view=VIEW in text[end:],
     )
 
 
@@ -151,7 +160,7 @@ def _traffic(name: str, found: dict[str, list[Instruction]]) -> Traffic:
     results = {instruction.name: instruction.result for instruction in found[name]}
     moved = kernels = arrays = 0
     for instruction in found[name]:
-        if instruction.opcode in FREE or instruction.opcode.endswith("-done"):
+        if instruction.is_free:
             continue
         inner = _body(instruction)
         if inner is not None:
@@ -164,11 +173,11 @@ def _traffic(name: str, found: dict[str, list[Instruction]]) -> Traffic:
         touched = [*operands, *instruction.result]
         moved += (
             _copied(operands, instruction)
-            if instruction.opcode in ("copy-start", "slice-start", "async-start")
+            if instruction.opcode in BACKGROUND
             else sum(shape.bytes for shape in touched if not shape.on_chip)
         )
-        kernels += 1
-        arrays += any(not shape.scalar for shape in touched)
+        kernels += instruction.opcode not in BACKGROUND
+        arrays += instruction.opcode not in BACKGROUND and not all(s.scalar for s in touched)
     return Traffic(moved, kernels, arrays)
 
 
