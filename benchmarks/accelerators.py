@@ -107,9 +107,7 @@ def check_compilers() -> dict[str, str]:
       ConfigError: one is not installed, or the plugin is not of JAX's version.
     """
     ours = jax.__version__
-    advice = "`make accelerators` installs both, or: pip install libtpu " + " ".join(
-        f"jax-cuda12-{part}=={ours}" for part in ("plugin", "pjrt")
-    )
+    advice = "`make accelerators` installs both, as does the extra `accelerators` of this project"
     for module, package in PACKAGES.items():
         if importlib.util.find_spec(module) is None:
             raise ConfigError(f"the compiler of {package} is not installed; {advice}.")
@@ -147,8 +145,12 @@ def compile_apart(*arguments: Any) -> dict[str, Any]:
         if counts:
             return {"outcome": "compiles", "reason": "", **counts}
         said = log.read()
-    ended = "aborts" if (process.exitcode or 0) < 0 else "fails"
-    return {"outcome": ended, "reason": reason(said)}
+    return ended(process.exitcode or 0, said)
+
+
+def ended(code: int, log: str) -> dict[str, str]:
+    """The row of a compilation whose process ended with an exit code and these last words."""
+    return {"outcome": "aborts" if code < 0 else "fails", "reason": reason(log)}
 
 
 def reason(log: str) -> str:
