@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 DEMO := results/demo
 PRESET := default
 
-.PHONY: help demo test lint pytest test-lowest test-datasets benchmarks accelerators docs dist clean
+.PHONY: help demo test lint pytest test-lowest test-datasets benchmarks accelerators gpu docs dist clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ accelerators: export JAX_PLATFORMS := cpu
 accelerators: ## steps compiled for TPU and H100 without one, and counted; PRESET=smoke likewise
 	$(MAKE) $(VENV)/accelerators/.accelerators VENV=$(VENV)/accelerators
 	$(VENV)/accelerators/bin/python -m benchmarks.accelerators --preset $(PRESET)
+
+gpu: $(VENV)/.experiments ## all that is to be measured on a GPU, 9 minutes per call; PRESET=smoke likewise
+	$(BIN)/python -m benchmarks.gpu --preset $(PRESET)
 
 docs: $(VENV)/.docs ## the documentation, into site/
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet \

@@ -118,7 +118,8 @@ def make_figure(steps: pd.DataFrame, pods: pd.DataFrame) -> Figure:
     )
     for panel, tree in zip(axes[0], trees, strict=False):
         _draw_tree(panel, steps[steps["tree"] == tree], panel is axes[0, 0])
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(6, 3 * panels))
     if len(pods):
         _draw_pods(axes[0, -1], pods[pods["outcome"] == "compiles"])
     return figure
