@@ -206,6 +206,8 @@ class Table:
         self.rows = pd.DataFrame(columns=[*keys, "outcome", "reason"])
         if go_on and path.exists():
             self.rows = pd.read_csv(path)
+        else:
+            path.unlink(missing_ok=True)  # of other code, and no part of this record
 
     def has(self, key: tuple[Any, ...]) -> bool:
         """Whether a compilation is on record."""

@@ -131,6 +131,7 @@ PODS = {4: "v5e:2x2", 16: "v5e:4x4", 64: "v5e:8x8", 256: "v5e:16x16"}
 SHARDINGS = {"data_parallel": "data parallel", "fsdp": "FSDP"}
 LAYERS, WIDTH, HEADS, VOCABULARY, CONTEXT = 2, 256, 4, 2_048, 128
 BATCH = 1  # sequence per device
+DERIVATIVE = "jvp("  # in the name of what `jax.grad` traces
 
 
 def compile_step(target: str, tree: str, optimizer: str) -> dict[str, Any]:
@@ -186,13 +187,17 @@ def compile_training(devices: int, sharding: str, optimizer: str) -> dict[str, A
     jitted = jax.jit(take, donate_argnums=(0, 1), out_shardings=placed)
     compiled, seconds = _compile(jitted, state, params, tokens)
     memory = compiled.memory_analysis()
-    by_kind = hlo.collectives(compiled.as_text())
+    text = compiled.as_text()
+    by_kind = hlo.collectives(text)
+    of_optimizer = hlo.collectives(text, but_of=DERIVATIVE).values()
     return {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
         "leaves": len(jax.tree.leaves(params)),
         "collectives": sum(number for number, _ in by_kind.values()),
         "collective_bytes": sum(size for _, size in by_kind.values()),
         "by_kind": " ".join(f"{kind}:{n}:{size}" for kind, (n, size) in by_kind.items()),
+        "optimizer_collectives": sum(number for number, _ in of_optimizer),
+        "optimizer_bytes": sum(size for _, size in of_optimizer),
         "argument_bytes": memory.argument_size_in_bytes,
         "temporary_bytes": memory.temp_size_in_bytes,
         "compile_seconds": seconds,

@@ -18,6 +18,7 @@ HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
 NAME = re.compile(r"%([\w.\-]+)")
 CALLED = re.compile(r"(body|to_apply|calls)=%?([\w.\-]+)")
+SOURCE = re.compile(r'op_name="([^"]*)"')
 VIEW = 'custom_call_target="ConcatBitcast"'  # slices that were copied to where they are one array
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
@@ -53,6 +54,7 @@ class Instruction:
     called: dict[str, str]
     trips: int
     is_view: bool
+    source: str
 
     @property
     def is_free(self) -> bool:
@@ -124,7 +126,7 @@ def _instruction(name: str, text: str) -> Instruction:
     opcode, _, _ = text[shape_end:].lstrip().partition("(")
     start = text.index("(", shape_end)
     end = start + _closing(text[start:])
-    trips = TRIPS.search(text, end)
+    trips, source = TRIPS.search(text, end), SOURCE.search(text, end)
     return Instruction(
         name=name,
         opcode=opcode,
@@ -133,6 +135,7 @@ def _instruction(name: str, text: str) -> Instruction:
         called=dict(CALLED.findall(text[end:])),
         trips=int(trips[1]) if trips else 1,
         is_view=VIEW in text[end:],
+        source=source[1] if source else "",
     )
 
 
@@ -200,9 +203,10 @@ def _copied(operands: list[Shape], instruction: Instruction) -> int:
     return copy.bytes * (from_memory + (not copy.on_chip))
 
 
-def collectives(text: str) -> dict[str, tuple[int, int]]:
+def collectives(text: str, *, but_of: str | None = None) -> dict[str, tuple[int, int]]:
     """How many collectives of each kind a program has, and their bytes on each device.
 
+    Those whose operation in JAX has ``but_of`` in its name are left out, where it is given.
     The bytes are those of the larger side: of what an all-gather gives, of what a reduce-scatter
     takes. Collectives inside of fusions count as well.
     """
@@ -211,6 +215,8 @@ def collectives(text: str) -> dict[str, tuple[int, int]]:
     for instructions in computations(text)[1].values():
         results = {instruction.name: instruction.result for instruction in instructions}
         for kind, instruction in _collectives(instructions):
+            if but_of is not None and but_of in instruction.source:
+                continue
             taken = sum(s.bytes for name in instruction.operands for s in results[name])
             given = sum(shape.bytes for shape in instruction.result)
             if instruction.opcode == "all-gather-start":  # it names its operands as well

@@ -81,7 +81,8 @@ COLLECTIVES = """
 ENTRY %main (x: f32[64], y: f32[]) -> f32[16] {
   %x = f32[64]{0} parameter(0)
   %y = f32[] parameter(1)
-  %all-reduce = (f32[], f32[]) all-reduce(%y, %y), to_apply=%add
+  %all-reduce = (f32[], f32[]) all-reduce(%y, %y), to_apply=%add, \
+metadata={op_name="jit(take)/transpose(jvp())/reduce_sum"}
   %all-gather-start = (f32[64]{0}, f32[256]{0}) all-gather-start(%x), dimensions={0}
   %all-gather-done = f32[256]{0} all-gather-done(%all-gather-start)
   ROOT %fusion = f32[16]{0} fusion(%x), kind=kCustom, calls=%fused
@@ -119,6 +120,11 @@ def test_collectives_are_counted_by_kind_wherever_they_are():
         "all-reduce": (1, 8),
         "reduce-scatter": (1, 4 * 64),
     }
+
+
+def test_collectives_of_the_derivative_can_be_left_out():
+    rest = hlo.collectives(COLLECTIVES, but_of=compilation.DERIVATIVE)
+    assert rest.keys() == {"all-gather", "reduce-scatter"}
 
 
 @pytest.mark.parametrize(
@@ -217,6 +223,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "collectives": 5 + extra,
             "collective_bytes": 1000 + 12 * extra,
             "by_kind": "all-reduce:5:1000",
+            "optimizer_collectives": extra,
+            "optimizer_bytes": 12 * extra,
             "argument_bytes": 2e6,
         }
 
@@ -256,7 +264,7 @@ class TestRecords:
         report = (folder / "report.md").read_text()
         assert "| NeuroPlastic (full) | 60 | 28.0 | aborts |" in report
         assert "- h100, leaf, full: aborts, `Check failed`" in report
-        assert "| 16 | FSDP | Adam with plasticity | 7 | 1 | +2 | +24 | 2.00 | 0.00 |" in report
+        assert "| 16 | FSDP | Adam with plasticity | 7 | 1 | 2 | 24 | 2.00 | 0.00 |" in report
         assert str(folder) not in report
 
     @pytest.mark.parametrize(("commit", "again"), [("abc", 0), ("abc+", 12)])
