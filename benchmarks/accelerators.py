@@ -59,7 +59,7 @@ SIZES: dict[harness.Preset, Size] = {
             Block("transformer", ("v5e", "h100"), ("adam", "muon", "full", "with_plasticity")),
             Block("resnet18", ("v4", "v5p", "v6e")),
         ),
-        tuple(compilation.PODS),
+        (4, 256, 16, 64),
     ),
     "smoke": Size((Block("leaf", ("v5e", "h100"), ("adam", "full")),), ()),
 }

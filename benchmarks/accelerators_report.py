@@ -81,7 +81,7 @@ def pod_table(pods: pd.DataFrame) -> Table:
     """Collectives, those that the optimizer asks for, and memory, on each device."""
     header = ["devices", "sharding", "optimizer", "collectives", "their KB"]
     table = [[*header, "of the optimizer", "its bytes", "MB arguments", "MB temporary"]]
-    for row in pods.to_dict("records"):
+    for row in pods.sort_values("devices", kind="stable").to_dict("records"):
         devices, sharding, optimizer = (row[key] for key in ("devices", "sharding", "optimizer"))
         start = [f"{devices}", SHARDINGS[sharding], CONTESTANTS[optimizer].label]
         if row["outcome"] != "compiles":
@@ -113,7 +113,7 @@ def make_figure(steps: pd.DataFrame, pods: pd.DataFrame) -> Figure:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(6, 3 * panels))
     if len(pods):
-        _draw_pods(axes[0, -1], pods[pods["outcome"] == "compiles"])
+        _draw_pods(axes[0, -1], pods[pods["outcome"] == "compiles"].sort_values("devices"))
     return figure
 
 

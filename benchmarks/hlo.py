@@ -206,7 +206,8 @@ def _copied(operands: list[Shape], instruction: Instruction) -> int:
 def collectives(text: str, *, but_of: str | None = None) -> dict[str, tuple[int, int]]:
     """How many collectives of each kind a program has, and their bytes on each device.
 
-    Those whose operation in JAX has ``but_of`` in its name are left out, where it is given.
+    Where ``but_of`` is given, only those count whose operation in JAX is known and does not have it
+    in its name.
     The bytes are those of the larger side: of what an all-gather gives, of what a reduce-scatter
     takes. Collectives inside of fusions count as well.
     """
@@ -215,7 +216,7 @@ def collectives(text: str, *, but_of: str | None = None) -> dict[str, tuple[int,
     for instructions in computations(text)[1].values():
         results = {instruction.name: instruction.result for instruction in instructions}
         for kind, instruction in _collectives(instructions):
-            if but_of is not None and but_of in instruction.source:
+            if but_of is not None and (not instruction.source or but_of in instruction.source):
                 continue
             taken = sum(s.bytes for name in instruction.operands for s in results[name])
             given = sum(shape.bytes for shape in instruction.result)
