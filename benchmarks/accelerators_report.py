@@ -104,12 +104,13 @@ def pod_table(pods: pd.DataFrame) -> Table:
 def make_figure(steps: pd.DataFrame, pods: pd.DataFrame) -> Figure:
     """Bytes per parameter beside the floor by optimizer, and memory per device by pod size."""
     trees = list(steps["tree"].unique())
+    names = [name for name in CONTESTANTS if name in set(steps["optimizer"])]
     panels = len(trees) + bool(len(pods))
     figure, axes = plt.subplots(
         1, panels, figsize=(2.5 + 3.7 * panels, 5.5), squeeze=False, layout="constrained"
     )
     for panel, tree in zip(axes[0], trees, strict=False):
-        _draw_tree(panel, steps[steps["tree"] == tree], panel is axes[0, 0])
+        _draw_tree(panel, steps[steps["tree"] == tree], names, panel is axes[0, 0])
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(6, 3 * panels))
     if len(pods):
@@ -117,8 +118,7 @@ def make_figure(steps: pd.DataFrame, pods: pd.DataFrame) -> Figure:
     return figure
 
 
-def _draw_tree(panel: Any, of_tree: pd.DataFrame, named: bool) -> None:
-    names = [name for name in CONTESTANTS if name in set(of_tree["optimizer"])]
+def _draw_tree(panel: Any, of_tree: pd.DataFrame, names: list[str], named: bool) -> None:
     heights = {name: len(names) - number for number, name in enumerate(names)}
     targets = [target for target in TARGETS if target in set(of_tree["target"])]
     for number, target in enumerate(targets):
@@ -145,6 +145,7 @@ def _draw_tree(panel: Any, of_tree: pd.DataFrame, named: bool) -> None:
     labels = [CONTESTANTS[name].label for name in names] if named else []
     panel.set_yticks(list(heights.values()) if named else [], labels)
     panel.set(xscale="log", xlabel="bytes per parameter", title=TITLES[of_tree["tree"].iloc[0]])
+    panel.set_ylim(0.3, len(names) + 0.7)
     ticks = [10, 20, 40, 80, 160, 320]
     panel.set_xticks(ticks, [f"{tick}" for tick in ticks])
     panel.minorticks_off()
