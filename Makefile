@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 DEMO := results/demo
 PRESET := default
 
-.PHONY: help demo test lint pytest test-lowest test-datasets benchmarks docs dist clean
+.PHONY: help demo test lint pytest test-lowest test-datasets benchmarks accelerators gpu docs dist clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,14 @@ benchmarks: $(VENV)/.experiments ## time and traffic of a step, speed of trainin
 	$(BIN)/python -m benchmarks.step --preset $(PRESET)
 	$(BIN)/python -m benchmarks.train --preset $(PRESET)
 
+accelerators: export JAX_PLATFORMS := cpu
+accelerators: ## steps compiled for TPU and H100 without one, and counted; PRESET=smoke likewise
+	$(MAKE) $(VENV)/accelerators/.accelerators VENV=$(VENV)/accelerators
+	$(VENV)/accelerators/bin/python -m benchmarks.accelerators --preset $(PRESET)
+
+gpu: $(VENV)/.experiments ## all that is to be measured on a GPU, 9 minutes per call; PRESET=smoke likewise
+	$(BIN)/python -m benchmarks.gpu --preset $(PRESET)
+
 docs: $(VENV)/.docs ## the documentation, into site/
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet \
 		--doctree-dir $(CACHE)/doctrees docs site
@@ -54,6 +62,7 @@ $(VENV)/.experiments: EXTRAS := experiments
 $(VENV)/.test: EXTRAS := experiments,examples,test
 $(VENV)/.datasets: EXTRAS := experiments,examples,test,datasets
 $(VENV)/.docs: EXTRAS := docs
+$(VENV)/.accelerators: EXTRAS := experiments,accelerators
 $(VENV)/.%: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	touch $@

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from jax.typing import ArrayLike, DTypeLike
 from neuroplastic_optax import _checks
 
 Operands = TypeVar("Operands")
+Signals: TypeAlias = tuple[jax.Array, jax.Array | None, jax.Array | None]
 
 
 class Coefficient(NamedTuple):
@@ -40,8 +41,29 @@ def narrowed(x: jax.Array, like: jax.Array) -> jax.Array:
     return jnp.where(jnp.isfinite(like), jnp.clip(x, -largest, largest), x).astype(like.dtype)
 
 
-def _mean(x: jax.Array) -> jax.Array:
-    return jnp.sum(x) / max(x.size, 1)  # a zero-size leaf has mean 0, not NaN
+def _mean_of_each(signals: Signals) -> Signals:
+    # A zero-size leaf has mean 0, not NaN.
+    return jax.tree.map(lambda x: jnp.sum(x) / max(x.size, 1), signals)
+
+
+def _means_by_one_sum(signals: Signals) -> Signals:
+    xs, structure = jax.tree.flatten(signals)
+    zeros = [jnp.zeros((), x.dtype) for x in xs]
+    axes = tuple(range(xs[0].ndim))
+    sums = jax.lax.reduce(xs, zeros, lambda ys, zs: jax.tree.map(jnp.add, ys, zs), axes)
+    return jax.tree.unflatten(structure, [total / max(xs[0].size, 1) for total in sums])
+
+
+def _means(signals: Signals) -> Signals:
+    """The mean of each signal.
+
+    XLA's GPU backend updates a trace in place only where the kernel that does it makes no other
+    reduction than its own, and else copies it; one reduction of several operands is the way out. On
+    TPU it would add traffic.
+    """
+    return jax.lax.platform_dependent(
+        signals, cuda=_means_by_one_sum, rocm=_means_by_one_sum, default=_mean_of_each
+    )
 
 
 def computed_twice(operands: Operands) -> Operands:
@@ -75,7 +97,7 @@ def _signals(
     mu: jax.Array | None,
     nu: jax.Array | None,
     eps: jax.Array,
-) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
+) -> Signals:
     """What is compared within a leaf: |g|, a and |m| / (√v + eps), in the dtype of ``eps``."""
     g, a, m, v = jax.tree.map(lambda x: x.astype(eps.dtype), (gradient, activity, mu, nu))
     memory = None if m is None or v is None else jnp.abs(m) / (_sqrt(v) + eps)
@@ -103,7 +125,7 @@ def coefficient(
     eps = jnp.maximum(jnp.asarray(eps, dtype), jnp.finfo(dtype).tiny)
 
     operands = gradient, activity, mu, nu, eps
-    means = jax.tree.map(_mean, _signals(*computed_twice(operands)))
+    means = _means(_signals(*computed_twice(operands)))
     signals = means if tensorwise else _signals(*operands)
     ghat, ahat, mhat = jax.tree.map(lambda x, mean: x / (mean + eps), signals, means)
 

@@ -76,8 +76,26 @@ def test_only_a_program_for_cpu_computes_the_signals_behind_a_barrier(platform):
     assert ("optimization_barrier" in program) == (platform == "cpu")
 
 
-@pytest.mark.parametrize("name", ["neuroplastic", "adamw_with_plasticity", "controlled"])
-def test_both_branches_give_the_same_numbers(name, monkeypatch):
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_only_a_program_for_gpu_sums_the_signals_together(platform):
+    tx = npx.neuroplastic(0.1)
+    program = step_of(tx).trace(*shapes_of(tx)).lower(lowering_platforms=(platform,)).as_text()
+    sums = 3 if platform in ("cpu", "tpu") else 1
+    norm = 1
+    assert program.count("stablehlo.reduce(") == len(SHAPES) * (sums + norm)
+
+
+BRANCHES = {
+    "tpu": {"computed_twice": lambda operands: operands, "_means": _coefficient._mean_of_each},
+    "gpu": {"computed_twice": lambda operands: operands, "_means": _coefficient._means_by_one_sum},
+}
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+@pytest.mark.parametrize(
+    "name", ["neuroplastic", "gradient_only", "adamw_with_plasticity", "controlled"]
+)
+def test_all_branches_give_the_same_numbers(name, branch, monkeypatch):
     params, gradients = random_tree(0), random_tree(1)
 
     def two_steps():
@@ -87,6 +105,15 @@ def test_both_branches_give_the_same_numbers(name, monkeypatch):
             current, state = step(current, state, gradients)
         return current, state
 
-    with_barrier = two_steps()
-    monkeypatch.setattr(_coefficient, "computed_twice", lambda operands: operands)
-    chex.assert_trees_all_close(two_steps(), with_barrier, rtol=1e-5, atol=1e-6)
+    on_cpu = two_steps()
+    for function, replacement in BRANCHES[branch].items():
+        monkeypatch.setattr(_coefficient, function, replacement)
+    chex.assert_trees_all_close(two_steps(), on_cpu, rtol=1e-5, atol=1e-6)
+
+
+def test_a_leaf_without_entries_has_mean_zero_on_gpu():
+    empty = jnp.zeros((0, 3))
+    chex.assert_trees_all_equal(
+        _coefficient._means_by_one_sum((empty, None, empty)),
+        _coefficient._mean_of_each((empty, None, empty)),
+    )
