@@ -156,12 +156,16 @@ def provenance(spec: Spec) -> str:
     """
     if spec.is_file:
         return f"sha256 {_checksum(Path(spec.place))}"
-    package = spec.place.partition(".")[0]
-    distributions = importlib.metadata.packages_distributions().get(package)
+    distributions = _distributions().get(spec.place.partition(".")[0])
     if distributions:
         return f"{distributions[0]} {importlib.metadata.version(distributions[0])}"
     file = getattr(_import_module(spec), "__file__", None)
     return f"sha256 {_checksum(Path(file))}" if file else "built in"
+
+
+@functools.cache  # it reads the files of every package
+def _distributions() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
 
 
 def slug(name: str) -> str:

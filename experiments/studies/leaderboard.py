@@ -80,7 +80,7 @@ class Leaderboard(Study):
             "runner_up_seeds": 1,
             "floor": False,
         },
-        "cpu": {"seeds": 5, "epochs": 5, "budget": 6, "tuning_seeds": 2, "runner_up_seeds": 3},
+        "cpu": {"seeds": 8, "epochs": 5, "budget": 6, "tuning_seeds": 2, "runner_up_seeds": 3},
     }
 
     task: tyro.conf.Suppress[str] = "mnist5k"
