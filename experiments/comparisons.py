@@ -246,7 +246,7 @@ def comparison_table(rows: Sequence[Row]) -> Table:
                 f"{row['p_greater_holm']:.2g}",
                 f"{row['p_two_sided_holm']:.2g}",
                 f"{row['smallest_margin']:.2f}",
-                f"{row['detectable']:.2f}",
+                f"{row['detectable']:.2f}" if math.isfinite(row["detectable"]) else "nothing",
                 row["verdict"],
             ]
         )

@@ -55,7 +55,7 @@ def power_table(found: pd.DataFrame) -> Table:
                 delta(row).removeprefix("Δ "),
                 f"{row['n']}",
                 f"{row['sd']:.2f}",
-                f"{row['detectable']:.2f}",
+                f"{row['detectable']:.2f}" if math.isfinite(row["detectable"]) else "nothing",
                 "" if math.isnan(margin) else f"{margin:g}",
                 "" if math.isnan(margin) else f"{row['seeds_for_margin']:.0f}",
             ]

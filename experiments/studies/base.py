@@ -86,6 +86,9 @@ class Study:
     sizes: ClassVar[Sizes] = {"smoke": {"task": "mnist5k", "seeds": 2, "epochs": 1}}
     """What a preset changes in the defaults, which are the paper's protocol."""
 
+    chosen_freely: ClassVar[tuple[str, ...]] = ("task",)
+    """What is no part of a protocol, so that a preset's choice of it reduces nothing."""
+
     preset: Preset = "paper"
     task: TaskName = "mnist5k"
     arms: Arms = PUBLISHED
@@ -197,7 +200,8 @@ class Study:
         return {
             name: (here, there)
             for name, (here, there) in values.items()
-            if name != "task" and (here < there if isinstance(here, int | float) else here != there)
+            if name not in self.chosen_freely
+            and (here < there if isinstance(here, int | float) else here != there)
         }
 
     def workload(self) -> Workload:

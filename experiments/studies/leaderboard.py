@@ -83,6 +83,8 @@ class Leaderboard(Study):
         "cpu": {"seeds": 8, "epochs": 5, "budget": 6, "tuning_seeds": 2, "runner_up_seeds": 3},
     }
 
+    chosen_freely = ("task", "arms")
+
     task: tyro.conf.Suppress[str] = "mnist5k"
     tasks: tuple[str, ...] = ("mnist5k",)
     arms: Arms = ("full", "momentum", "adam", "adamw", "optax:lion", "optax.contrib:muon")

@@ -26,7 +26,7 @@ MARKS = {
 def differences(found: pd.DataFrame, tasks: Sequence[str], reference: str, family: str) -> Figure:
     """Each arm minus the reference on each task: mean, 95% interval and verdict."""
     arms = list(dict.fromkeys(row["treatment"] for row in rows_of(found, family=family)))
-    width, height = 2.2 + 3.2 * len(tasks), 1.9 + 0.36 * max(len(arms), 2)
+    width, height = 3.2 + 3.2 * len(tasks), 2.1 + 0.36 * max(len(arms), 2)
     figure, grid = plt.subplots(
         1, len(tasks), figsize=(width, height), sharey=True, squeeze=False, layout="constrained"
     )
@@ -54,8 +54,8 @@ def differences(found: pd.DataFrame, tasks: Sequence[str], reference: str, famil
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     figure.suptitle(
-        f"Each arm minus {label(reference)}, all tuned alike: mean and 95% interval, paired by "
-        "seed; grey: no practical size",
+        f"Each arm minus {label(reference)}, all tuned alike\n"
+        "mean and 95% interval, paired by seed; grey: no practical size",
         fontsize=10,
     )
     return figure
@@ -65,7 +65,7 @@ def profiles(ranked: pd.DataFrame, points: pd.DataFrame, budget: pd.DataFrame) -
     """Steps to target, scores over all tasks, and what fewer trials would have found."""
     tasks = list(dict.fromkeys(ranked["task"]))
     columns = max(2, len(tasks))
-    figure = plt.figure(figsize=(4.2 * columns, 8), layout="constrained")
+    figure = plt.figure(figsize=(5 * columns, 8), layout="constrained")
     grid = figure.add_gridspec(2, 1)
     of_tasks = grid[1].subgridspec(1, len(tasks))
     of_all = grid[0].subgridspec(1, 2)
@@ -86,10 +86,11 @@ def draw_profile(axes: Axes, ranked: pd.DataFrame) -> None:
         xscale="log",
         xlabel="factor τ of the fewest steps to the target",
         ylabel="share of tasks",
-        title=f"steps to the target, {ranked['task'].nunique()} tasks",
+        title=f"steps to the target (tasks: {ranked['task'].nunique()})",
         ylim=(-0.06, 1.05),
     )
     axes.set_xticks([1, 2, 4, 8], ["1", "2", "4", "8"])
+    axes.minorticks_off()
     axes.legend(frameon=False, fontsize=8)
     plotting.plain(axes)
 
@@ -102,8 +103,8 @@ def draw_scores(axes: Axes, points: pd.DataFrame) -> None:
         axes.plot(row["score"], place, "o", color=colour(row["arm"]))
     axes.set_yticks(range(len(means)), [label(arm) for arm in means["arm"]], fontsize=8)
     axes.set(
-        xlabel="0: the lowest arm's mean, 1: the best arm's mean",
-        title="interquartile mean of scores over tasks and seeds",
+        xlabel="0: lowest arm, 1: best arm of each task",
+        title="interquartile mean of scores, 95% interval",
     )
     plotting.plain(axes)
 
