@@ -83,6 +83,11 @@ class Metric:
         """The label of an axis."""
         return f"{self.title} ({self.unit})" if self.unit else self.title
 
+    @property
+    def validation_axis(self) -> str:
+        """The same, on held-out training examples."""
+        return f"validation {self.axis.removeprefix('test ')}"
+
 
 ACCURACY = Metric("accuracy", "test accuracy", correct, True, 100.0, "%", "points")
 RECONSTRUCTION = Metric(

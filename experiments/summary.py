@@ -8,6 +8,7 @@ from experiments.comparisons import Sample
 from experiments.records import naming_columns
 
 LATE = 3  # epochs whose mean tells a level where no schedule calms the last one
+MEASURED = ["epoch", "train_loss", "test_loss", "seconds"]
 MEASURES = ["final", "best", "late", "final_loss", "final_train_loss", "seconds"]
 
 
@@ -50,11 +51,11 @@ def per_cell_of_task(rows: pd.DataFrame, task: str) -> pd.DataFrame:
     """The same, of one task."""
     metric = tasks.find_task(task).metric
     finite = np.isfinite(rows["train_loss"]) & np.isfinite(rows["test_loss"])
-    rows = rows.assign(
+    names = naming_columns(rows)
+    rows = rows[[*names, *MEASURED, metric.column]].assign(
         metric=metric.scale * rows[metric.column].fillna(0 if metric.higher_is_better else np.inf),
         diverged_epoch=rows["epoch"].where(~finite).astype("Int64"),
     )
-    names = naming_columns(rows)
     cells = rows.groupby(names, sort=False, dropna=False)
     late = rows[rows["epoch"] > rows["epochs"] - LATE].groupby(names, sort=False, dropna=False)
     table = pd.DataFrame(

@@ -128,7 +128,7 @@ def draw_budget(axes: Axes, budget: pd.DataFrame, task: str) -> None:
     )
     axes.set(
         xlabel="trials",
-        ylabel=f"{of.metric.axis}, held-out",
+        ylabel=of.metric.validation_axis,
         title=f"{of.title}: expected best of k trials",
     )
     plotting.plain(axes)

@@ -152,7 +152,7 @@ class Tune(Study):
         best_of_all = summary["final_mean"].max()
         grid[0, 0].set_ylim(best_of_all - 8, best_of_all + 0.8)
         figure.supxlabel("learning rate")
-        figure.supylabel(f"{self.metric.axis}, of held-out examples")
+        figure.supylabel(self.metric.validation_axis)
         figure.suptitle(
             f"{self.title}: learning rates tried, circle: selected "
             f"(mean of {self.seeds} seeds, bars ±1 standard deviation)"
