@@ -156,7 +156,7 @@ def ended(code: int, log: str) -> dict[str, str]:
 def reason(log: str) -> str:
     r"""What a compiler said last, in one line.
 
-    >>> reason("F0000 00:00:01.5 42 loop_optimizer.cc:7] Check failed: a == b \\n*** trace ***")
+    >>> reason("F0000 00:00:01.5 42 loop_optimizer.cc:7] Check failed: a == b \n*** trace ***")
     'loop_optimizer.cc:7] Check failed: a == b'
     """
     fatal = re.findall(r"^F\d{4}.*?(\S+\.cc:\d+\] .*?)\s*$", log, re.MULTILINE)

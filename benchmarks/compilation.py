@@ -214,8 +214,8 @@ def _compile(jitted: Any, *arguments: Any) -> tuple[Any, float]:
 def split_over(shape: tuple[int, ...], devices: int) -> PartitionSpec:
     """The longest dimension of a leaf split over all devices, where they divide it.
 
-    >>> split_over((3, 512), 4), split_over((3,), 4)
-    (PartitionSpec(None, 'data'), PartitionSpec())
+    >>> tuple(split_over((3, 512), 4)), tuple(split_over((3,), 4))
+    ((None, 'data'), ())
     """
     fitting = [axis for axis, size in enumerate(shape) if size % devices == 0]
     if not fitting:

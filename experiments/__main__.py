@@ -73,6 +73,7 @@ def _preset(arguments: list[str]) -> Preset:
 
 def run(study: Study, console: Console) -> None:
     """Runs a study and shows its table."""
+    study.check_optimizers()
     folder, mesh = study.folder, make_mesh(study.mesh)
     load = functools.partial(tasks.load, data_dir=study.data_dir, raw_dir=study.raw_dir)
     with Records(folder, study.name, study.configuration(), study.defaults()) as records:

@@ -61,6 +61,7 @@ class Arm:
     def describe(self) -> str:
         """The factory and its settings, for the records.
 
+        >>> from experiments.arms import ARMS
         >>> ARMS["adamw"].describe()
         'plain(alias=adamw, weight_decay=0.01)'
         """
@@ -72,6 +73,7 @@ class Arm:
     def takes(self, setting: str) -> bool:
         """Whether it has a setting of some name, which a search may then vary.
 
+        >>> from experiments.arms import ARMS
         >>> ARMS["adamw"].takes("b1"), ARMS["sgd"].takes("b1"), ARMS["full"].takes("activity_decay")
         (True, False, True)
         """

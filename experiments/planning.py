@@ -15,9 +15,13 @@ from experiments.cells import Cell
 from experiments.comparisons import rows_of
 from experiments.naming import find_arm, label
 from experiments.statistics import POWER, smallest_difference
+from experiments.step_records import NORMS
 from experiments.studies.base import FIRST_TUNING_SEED, Study
+from experiments.studies.dynamics import histogram_columns
 from experiments.tables import Table, markdown_table
 
+STATISTICS = ("alpha_mean", "alpha_std", "alpha_min", "alpha_max")
+STATISTICS += ("fraction_at_min", "fraction_at_max", "fraction_negative")
 PLAN, PLAN_DATA = "plan.md", "plan.json"
 
 
@@ -58,7 +62,11 @@ def _made_up(cell: Cell) -> list[dict[str, Any]]:
     away = abs(math.log10(cell.learning_rate / find_arm(cell.arm).learning_rate))
     draw = np.random.default_rng([cell.seed, *cell.arm.encode()]).random()
     value = 0.9 - metric.sign * (0.1 * away + 0.01 * draw)
-    diagnostics = dict.fromkeys(("alpha_mean", "alpha_std", "alpha_min", "alpha_max"), 1.0)
+    kept = list[str]()
+    if cell.workload.diagnostics:
+        kept += [*STATISTICS, *NORMS.values()]
+    if cell.workload.diagnostics == "per_leaf":
+        kept += [*(f"{name}/kernel" for name in STATISTICS), *histogram_columns("kernel")]
     return [
         {
             **cell.fields(),
@@ -67,7 +75,7 @@ def _made_up(cell: Cell) -> list[dict[str, Any]]:
             "test_loss": 1.0,
             metric.column: value,
             "seconds": 1.0,
-            **diagnostics,
+            **dict.fromkeys(kept, 1.0),
         }
         for epoch in range(1, cell.workload.epochs + 1)
     ]

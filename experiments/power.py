@@ -25,7 +25,8 @@ def main(out: Path) -> None:
     """
     path = out / COMPARISONS
     try:
-        found = pd.read_csv(path, keep_default_na=True).fillna({"condition": "", "question": ""})
+        words = dict.fromkeys(("family", "question", "condition"), str)
+        found = pd.read_csv(path, dtype=words).fillna(dict.fromkeys(words, ""))
         table = power_table(found)
     except (OSError, ValueError, KeyError) as error:
         raise RecordError(

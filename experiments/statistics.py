@@ -9,6 +9,7 @@ numbers add up exactly, so that ties stay ties and equal differences have varian
 """
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -169,16 +170,22 @@ def smallest_difference(n: int, sd: float, *, tests: int = 1, power: float = POW
         tests: Number of hypotheses that are adjusted together.
         power: The probability.
     """
-    level = ALPHA / tests
-    if n < 2 or smallest_p(n) > level or not math.isfinite(sd):
-        return math.inf
-    if sd == 0:
+    if sd == 0 and smallest_p(n) <= ALPHA / tests:
         return 0.0
+    return sd * _smallest_effect(n, tests, power) if math.isfinite(sd) else math.inf
+
+
+@functools.cache
+def _smallest_effect(n: int, tests: int, power: float) -> float:
+    """The same in standard deviations of the differences."""
+    level = ALPHA / tests
+    if n < 2 or smallest_p(n) > level:
+        return math.inf
     critical = stats.t.ppf(1 - level, n - 1)
     reach = optimize.brentq(
         lambda shift: stats.nct.sf(critical, n - 1, shift) - power, 0, critical + 10
     )
-    return float(reach * sd / math.sqrt(n))
+    return float(reach / math.sqrt(n))
 
 
 def seeds_needed(sd: float, difference: float, *, tests: int = 1, power: float = POWER) -> float:

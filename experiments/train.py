@@ -140,7 +140,7 @@ class Program:
             lambda spec: NamedSharding(self._mesh, PartitionSpec(SEED, *spec)), self._specs
         )
         self._cells = NamedSharding(self._mesh, PartitionSpec(SEED))
-        self._init = self._spread(self._init_cell, states, donate=True)
+        self._init = self._spread(self._init_cell, states, donate=not fsdp)
         self._epoch = self._spread(
             self._train_cell, (states, self._cells), donate=True, skipping=True
         )

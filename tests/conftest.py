@@ -1,9 +1,8 @@
 """Settings that every test shares, and the table of properties (``--conformance-table``)."""
 
-import functools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import hypothesis
 import jax
@@ -53,7 +52,12 @@ def fully_optimized(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Programs are compiled as users' are, for tests of what the compiler makes of them."""
     jax.config.update("jax_disable_most_optimizations", False)
     usual = {"xla_cpu_use_fusion_emitters": True}  # and in one module still, which changes no code
-    monkeypatch.setattr(jax, "jit", functools.partial(jax.jit, compiler_options=usual))
+    jit = jax.jit
+
+    def with_options(fun: Callable, **how: object) -> Callable:
+        return jit(fun, **how) if "inline" in how else jit(fun, compiler_options=usual, **how)
+
+    monkeypatch.setattr(jax, "jit", with_options)
     yield
     jax.config.update("jax_disable_most_optimizations", True)
 

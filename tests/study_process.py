@@ -104,11 +104,11 @@ def watch() -> None:
     checkpoints.INTERVAL = 0.0
     train_epoch = train.Program.train_epoch
 
-    def noted(program, state, seeds, learning_rates):
+    def noted(program, state, seeds, learning_rates, **places):
         with open("epochs.log", "a") as file:
             steps = multihost_utils.process_allgather(state.step, tiled=True)
             file.write(f"{learning_rates[0]} {steps[0]}\n")
-        return train_epoch(program, state, seeds, learning_rates)
+        return train_epoch(program, state, seeds, learning_rates, **places)
 
     train.Program.train_epoch = noted
 

@@ -211,10 +211,10 @@ class TestTrain:
 
     def test_resnet18_is_as_wide_as_asked_for(self):
         work = train.make_work("resnet18", train.Config("default", width=4, resnet_batch=3))
-        model = nnx.eval_shape(lambda: work.task.model(nnx.Rngs(0)))
+        model = nnx.eval_shape(lambda: work.problem.model(nnx.Rngs(0)))
         assert isinstance(model, ResNet)
         assert model.stem.kernel.shape == (3, 3, 3, 4)
-        assert work.task.batch_size == 3
+        assert work.problem.batch_size == 3
         assert work.images.inputs.shape == (6, 32, 32, 3)
 
     @pytest.mark.parametrize("setting", ["width", "resnet_batch"])

@@ -44,7 +44,7 @@ def fails(learning_rate):
 
 def reshapes(learning_rate):
     def double(updates, params):
-        return jax.tree.map(lambda x: jax.numpy.stack([x, x]), updates)
+        return jax.tree.map(lambda x: jax.numpy.stack([x]), updates)
     return optax.stateless(double)
 """
 
@@ -96,13 +96,19 @@ class TestRefusals:
             ("not_a_transformation", r"must return an optax\.GradientTransformation, got"),
             ("static_rate", "its learning rate is traced: .* neither in an `if` nor"),
             ("fails", "cannot take a step .RuntimeError: no luck today"),
-            ("reshapes", "changes the shapes of parameters"),
             ("absent", "has no 'absent'"),
         ],
     )
     def test_come_before_any_training(self, name: str, said: str, file: str):
         with pytest.raises(ConfigError, match=said):
             check(f"{file}:{name}")
+
+    def test_of_updates_of_another_shape_tell_both_shapes(self, file: str):
+        with (
+            jax.numpy_rank_promotion("allow"),
+            pytest.raises(ConfigError, match="changes the shapes of parameters"),
+        ):
+            check(f"{file}:reshapes")
 
     def test_of_a_searched_setting_that_must_be_static_name_the_remedy(self, file: str):
         check(f"{file}:static")

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
@@ -17,6 +19,12 @@ from experiments.studies.accuracy import Accuracy
 from experiments.studies.base import Study
 from experiments.studies.leaderboard import Leaderboard
 from experiments.studies.verdict import FairTest
+
+
+@pytest.fixture(autouse=True)
+def _no_figure_stays_open() -> Iterator[None]:
+    yield
+    plt.close("all")
 
 
 def rehearse(study: Study) -> tuple[Rehearsal, pd.DataFrame]:

@@ -22,7 +22,7 @@ from experiments.studies.accuracy import Accuracy
 
 
 def accuracy_by_epoch(rows: pd.DataFrame) -> Figure:
-    return Accuracy(dataset="mnist").figure(rows)
+    return Accuracy(task="mnist").figure(rows)
 
 
 def rows_of(*arms: str, seeds: int = 3, epochs: int = 4) -> pd.DataFrame:

@@ -137,5 +137,5 @@ class TestPerCell:
         assert list(zip(cells["arm"], cells["seed"], strict=True)) == [
             (arm, seed) for arm in ("sgd", "adam") for seed in range(4)
         ]
-        assert (cells["dataset"] == "mnist").all()
+        assert (cells["task"] == "mnist").all()
         assert (cells["epochs"] == EPOCHS).all()

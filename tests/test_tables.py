@@ -56,7 +56,7 @@ def tables_in(markdown: str) -> list[list[list[str]]]:
 
 class TestMarkdownTable:
     def test_can_be_read_back(self):
-        table = [["arm", "final %"], ["SGD", "97.10 ± 0.20"], ["full", ""]]
+        table = [["arm", "final"], ["SGD", "97.10 ± 0.20"], ["full", ""]]
         assert tables_in(markdown_table(table)) == [table]
 
     def test_of_a_header_alone(self):
@@ -93,8 +93,8 @@ class TestSummaryTable:
             loss = of_arm["test_loss"].to_numpy().reshape(3, 7)[:, -1]
             final, best = accuracy[:, -1], accuracy.max(axis=1)
             assert cells["rate"] == "0.037"
-            assert cells["final %"] == f"{final.mean():.2f} ± {final.std(ddof=1):.2f}"
-            assert cells["best %"] == f"{best.mean():.2f} ± {best.std(ddof=1):.2f}"
+            assert cells["final"] == f"{final.mean():.2f} ± {final.std(ddof=1):.2f}"
+            assert cells["best"] == f"{best.mean():.2f} ± {best.std(ddof=1):.2f}"
             assert cells["final loss"] == f"{loss.mean():.4f} ± {loss.std(ddof=1):.4f}"
             assert cells["seeds"] == "3"
             assert cells["s/seed"] == f"{of_arm['seconds'].sum() / 3:.1f}"
@@ -113,7 +113,7 @@ class TestSummaryTable:
 
 class TestShownTable:
     TABLE = (
-        ["arm", "rate", "final %", "best %", "final loss", "seeds", "s/seed"],
+        ["arm", "rate", "final", "best", "final loss", "seeds", "s/seed"],
         ["SGD + homeostasis (α ≡ 1)", "0.1", *["97.10 ± 0.20"] * 2, "0.1234 ± 0.0012", "5", "1.0"],
     )
 

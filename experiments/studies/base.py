@@ -19,6 +19,7 @@ from experiments.records import of_cells, renamed
 from experiments.schedules import Schedule
 from experiments.search import best_learning_rate, near_learning_rates
 from experiments.spec import slug
+from experiments.studies.checks import check_at_least_one, check_share
 from experiments.studies.findings import Claim, Findings
 from experiments.summary import sample
 
@@ -109,12 +110,21 @@ class Study:
         if not self.arms:
             raise ConfigError(f"arms must not be empty; known are {', '.join(ARMS)}.")
         for arm in self.arms:
-            if find_arm(arm).role == "named":
-                foreign.check(arm, find_arm(arm).make, schedule=self.schedule)
+            find_arm(arm)
         if len(set(self.arms)) != len(self.arms):
             raise ConfigError(f"arms must differ, got {' '.join(self.arms)}.")
         for name in ("seeds", "epochs", "batch_size"):
             check_at_least_one(name, getattr(self, name))
+
+    def check_optimizers(self) -> None:
+        """Traces the optimizers that are not built in, as the training will.
+
+        Raises:
+          ConfigError: one cannot be trained with.
+        """
+        for arm in self.arms:
+            if find_arm(arm).role == "named":
+                foreign.check(arm, find_arm(arm).make, schedule=self.schedule)
 
     def run(self, run: Run, source: str) -> Findings:
         """Asks for the training runs and says what they show.
@@ -370,27 +380,6 @@ def judge_trials(run: Run, trials: Mapping[Trial, list[Cell]]) -> dict[Trial, fl
     """Mean final result of each trial's training runs: higher is better."""
     _, parts = train(run, trials)
     return {trial: sample(rows).by_seed.mean() for trial, rows in parts.items()}
-
-
-def check_at_least_one(name: str, value: int) -> None:
-    """Refuses a number below one."""
-    if value < 1:
-        raise ConfigError(f"{name} must be at least 1, got {value}.")
-
-
-def check_share(name: str, value: float) -> None:
-    """Refuses what is no share above zero."""
-    if not 0 < value <= 1:
-        raise ConfigError(f"{name} must lie in (0, 1], got {value}.")
-
-
-def check_known(field: str, values: tuple[str, ...], known: tuple[str, ...]) -> None:
-    """Refuses a name that is not known, and none at all."""
-    for value in values:
-        if value not in known:
-            raise ConfigError(f"unknown {field} {value!r}; known are {', '.join(known)}.")
-    if not values:
-        raise ConfigError(f"{field} must not be empty; known are {', '.join(known)}.")
 
 
 def default_folder(study: str, task: str) -> Path:

@@ -21,17 +21,8 @@ from experiments.comparisons import (
     too_few_seeds,
 )
 from experiments.naming import find_arm, label
-from experiments.studies.base import (
-    FIGURE,
-    Arms,
-    OnCifar10,
-    Run,
-    Searching,
-    Sizes,
-    Study,
-    check_known,
-    train,
-)
+from experiments.studies.base import FIGURE, Arms, OnCifar10, Run, Searching, Sizes, Study, train
+from experiments.studies.checks import check_known
 from experiments.studies.findings import AT_AN_END, Claim, Findings, compared, summary_table
 from experiments.summary import sample, summarise
 from experiments.tables import markdown_table

@@ -15,7 +15,8 @@ from experiments.arms import ARMS, PUBLISHED
 from experiments.cells import Workload
 from experiments.comparisons import Sample, compare, rows_of
 from experiments.naming import colour, find_arm, label
-from experiments.studies.base import FIGURE, Run, Study, TaskName, check_known
+from experiments.studies.base import FIGURE, Run, Study, TaskName
+from experiments.studies.checks import check_known
 from experiments.studies.findings import Claim, Findings, bullets, compared
 from experiments.summary import summarise
 from experiments.tables import Table, markdown_table

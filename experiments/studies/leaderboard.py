@@ -26,10 +26,10 @@ from experiments.studies.base import (
     Run,
     Sizes,
     Study,
-    check_at_least_one,
     default_folder,
     train,
 )
+from experiments.studies.checks import check_at_least_one
 from experiments.studies.findings import Claim, Findings, compared
 from experiments.summary import sample, summarise
 from experiments.tables import Table, markdown_table, mean_and_sd
@@ -113,6 +113,10 @@ class Leaderboard(Study):
         for name in asked:
             if not any(name in spaces.spaces_of(arm, asked) for arm in self.arms):
                 raise ConfigError(f"search: none of the arms has a setting {name!r}.")
+
+    def check_optimizers(self) -> None:
+        """Traces all optimizers, the settings that are searched too."""
+        asked = spaces.parse(self.search)
         for arm in self.arms:
             searched = sorted(spaces.spaces_of(arm, asked).keys() - {spaces.LEARNING_RATE})
             make = find_arm(arm).make

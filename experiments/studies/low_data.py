@@ -19,7 +19,8 @@ from experiments.comparisons import (
     rows_of,
 )
 from experiments.naming import find_arm, label
-from experiments.studies.base import FIGURE, Run, Sizes, Study, TaskName, check_share, train
+from experiments.studies.base import FIGURE, Run, Sizes, Study, TaskName, train
+from experiments.studies.checks import check_share
 from experiments.studies.findings import Claim, Findings, compared, summary_table
 from experiments.summary import sample, summarise
 from experiments.tables import markdown_table

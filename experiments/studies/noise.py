@@ -21,17 +21,8 @@ from experiments.comparisons import (
     rows_of,
 )
 from experiments.naming import label
-from experiments.studies.base import (
-    FIGURE,
-    Arms,
-    Run,
-    Searching,
-    Sizes,
-    Study,
-    TaskName,
-    check_at_least_one,
-    train,
-)
+from experiments.studies.base import FIGURE, Arms, Run, Searching, Sizes, Study, TaskName, train
+from experiments.studies.checks import check_at_least_one
 from experiments.studies.findings import AT_AN_END, Claim, Findings, compared, summary_table
 from experiments.summary import sample, summarise
 from experiments.tables import markdown_table

@@ -125,7 +125,7 @@ class Optimizers(OnCifar10):
         loss.yaxis.set_minor_formatter(ScalarFormatter())
         for axes, column in ((final, "final"), (best, "best")):
             plotting.draw_by_setting(axes, summary, "learning_rate", column)
-            what = column.replace("_", " ")
+            what = f"{column} {self.metric.title}"
             axes.set(xlabel="learning rate", ylabel=f"{what} (%)", title=what, xscale="log")
         final.legend(frameon=False, fontsize=8)
         lines = accuracy.get_legend_handles_labels()

@@ -22,10 +22,10 @@ from experiments.studies.base import (
     Sizes,
     Study,
     TaskName,
-    check_known,
     judge_trials,
     train,
 )
+from experiments.studies.checks import check_known
 from experiments.studies.findings import Claim, Findings, compared
 from experiments.summary import sample
 from experiments.tables import Table, markdown_table, mean_and_sd

@@ -12,16 +12,8 @@ from experiments.cells import Workload
 from experiments.comparisons import compare, rows_of
 from experiments.hypotheses import STRONGEST
 from experiments.naming import find_arm, label
-from experiments.studies.base import (
-    FIGURE,
-    Arms,
-    Run,
-    Searching,
-    Sizes,
-    TaskName,
-    check_share,
-    train,
-)
+from experiments.studies.base import FIGURE, Arms, Run, Searching, Sizes, TaskName, train
+from experiments.studies.checks import check_share
 from experiments.studies.findings import (
     AT_AN_END,
     Claim,

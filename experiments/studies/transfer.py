@@ -12,7 +12,8 @@ from experiments import comparisons, plotting
 from experiments.arms import PUBLISHED
 from experiments.comparisons import Sample, Verdict, answer, compare, measured, rows_of
 from experiments.naming import find_arm, label
-from experiments.studies.base import FIGURE, Arms, OnCifar10, Run, Tuned, check_known, train
+from experiments.studies.base import FIGURE, Arms, OnCifar10, Run, Tuned, train
+from experiments.studies.checks import check_known
 from experiments.studies.findings import Claim, Findings, bullets, compared, summary_table
 from experiments.studies.selection import FAMILIES
 from experiments.summary import per_cell, sample, summarise
