@@ -20,8 +20,10 @@ from experiments.studies.base import FIRST_TUNING_SEED, Study
 from experiments.studies.dynamics import histogram_columns
 from experiments.tables import Table, markdown_table
 
-STATISTICS = ("alpha_mean", "alpha_std", "alpha_min", "alpha_max")
-STATISTICS += ("fraction_at_min", "fraction_at_max", "fraction_negative")
+STATISTICS = (
+    *("alpha_mean", "alpha_std", "alpha_min", "alpha_max"),
+    *("fraction_at_min", "fraction_at_max", "fraction_negative"),
+)
 PLAN, PLAN_DATA = "plan.md", "plan.json"
 
 
