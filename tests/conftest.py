@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import hypothesis
@@ -14,8 +16,20 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)
 # XLA reads its flags with the first program, here and in the processes that tests start. Without
 # these, most of what it does is to lower fusions through MLIR and to link many modules into one.
-QUICK = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
-os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *QUICK]).strip()
+EMITTERS, QUICK = "xla_cpu_use_fusion_emitters", "--xla_cpu_parallel_codegen_split_count=1"
+WITHOUT_EMITTERS = f"--{EMITTERS}=false {QUICK}"
+
+
+def has_emitters_flag() -> bool:
+    """Whether this XLA can do without the emitters: one that does not know a flag ends the process."""
+    started = [sys.executable, "-c", "import jax; jax.devices()"]
+    environment = {**os.environ, "XLA_FLAGS": WITHOUT_EMITTERS, "JAX_PLATFORMS": "cpu"}
+    return not subprocess.run(started, env=environment, capture_output=True, check=False).returncode
+
+
+if QUICK not in os.environ.get("XLA_FLAGS", ""):  # else this is a worker, which has them
+    flags = WITHOUT_EMITTERS if has_emitters_flag() else QUICK
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), flags]).strip()
 
 hypothesis.settings.register_profile(
     "specification", deadline=None, derandomize=True, database=None, max_examples=25
@@ -51,7 +65,8 @@ CONFORMANCE_TEST = re.compile(r"test_conformance\.py::test_(\w+)\[(\w+)")
 def fully_optimized(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Programs are compiled as users' are, for tests of what the compiler makes of them."""
     jax.config.update("jax_disable_most_optimizations", False)
-    usual = {"xla_cpu_use_fusion_emitters": True}  # and in one module still, which changes no code
+    # In one module still, which changes no code.
+    usual = {EMITTERS: True} if EMITTERS in os.environ["XLA_FLAGS"] else {}
     jit = jax.jit
 
     def with_options(fun: Callable, **how: object) -> Callable:

@@ -37,12 +37,8 @@ from experiments.tasks import TASKS, find_task
 from experiments.trials import Chosen, choose
 from experiments.tuning import Search, Values, results, search
 
-CONFIRMATORY, LATE, RUNNER_UP, FLOOR = (
-    "hypotheses",
-    "mean of the last three epochs",
-    "runner-up",
-    "noise floor",
-)
+CONFIRMATORY, RUNNER_UP, FLOOR = "hypotheses", "runner-up", "noise floor"
+LATE = "mean of the last three epochs"
 PROFILES = "profiles.png"
 
 ORDER = (Verdict.BETTER, Verdict.WORSE, Verdict.NO_PRACTICAL_DIFFERENCE, Verdict.NOT_SHOWN)
@@ -85,7 +81,8 @@ class Leaderboard(Study):
 
     chosen_freely = ("task", "arms")
 
-    task: tyro.conf.Suppress[str] = "mnist5k"
+    task: tyro.conf.Suppress[str] = "mnist5k"  # in place of both: tasks
+    batch_size: tyro.conf.Suppress[int] = 128
     tasks: tuple[str, ...] = ("mnist5k",)
     arms: Arms = ("full", "momentum", "adam", "adamw", "optax:lion", "optax.contrib:muon")
     reference: str = ""
@@ -164,7 +161,7 @@ class Leaderboard(Study):
 
     def run(self, run: Run, source: str) -> Findings:
         """Searches, then trains the best trials and the runners-up on fresh seeds."""
-        del source  # of the first task; the manifest names all
+        del source  # the manifest names those of all tasks
         keys = [(task, arm) for task in self.tasks for arm in self.arms]
         asked = spaces.parse(self.search)
         tried, values = search(functools.partial(self.judge, run), keys, asked, self.budget)
