@@ -21,7 +21,7 @@ WITHOUT_EMITTERS = f"--{EMITTERS}=false {QUICK}"
 
 
 def has_emitters_flag() -> bool:
-    """Whether this XLA can do without the emitters: one that does not know a flag ends the process."""
+    """Whether this XLA can do without the emitters; with a flag that it does not know it ends."""
     started = [sys.executable, "-c", "import jax; jax.devices()"]
     environment = {**os.environ, "XLA_FLAGS": WITHOUT_EMITTERS, "JAX_PLATFORMS": "cpu"}
     return not subprocess.run(started, env=environment, capture_output=True, check=False).returncode
