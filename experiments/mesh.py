@@ -87,6 +87,11 @@ def seed_devices(mesh: Mesh, cells: int) -> Mesh:
     return Mesh(mesh.devices[:cells], mesh.axis_names, axis_types=mesh.axis_types)
 
 
+def default_loop(mesh: Mesh) -> Loop:
+    """The faster one: one cell after the other on CPUs, all together on accelerators."""
+    return "map" if mesh.devices.flat[0].platform == "cpu" else "vmap"
+
+
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Arrays as a whole on each device; without a copy where they are there already."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))

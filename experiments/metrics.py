@@ -50,6 +50,7 @@ class Metric:
       unit: of what readers see.
       difference_unit: of a difference between two.
       margin: the largest difference of no practical size, in that unit.
+      worst: what a run counts as whose value is no finite number, in the unit that readers see.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Metric:
     unit: str = ""
     difference_unit: str = ""
     margin: float = MARGIN
+    worst: float = 0.0
 
     @property
     def column(self) -> str:
@@ -91,5 +93,10 @@ class Metric:
 
 ACCURACY = Metric("accuracy", "test accuracy", correct, True, 100.0, "%", "points")
 RECONSTRUCTION = Metric(
-    "error", "squared error per image", squared_error, higher_is_better=False, margin=0.1
+    "error",
+    "squared error per image",
+    squared_error,
+    higher_is_better=False,
+    margin=0.1,
+    worst=784.0,  # every pixel of 28 x 28 wrong
 )

@@ -16,7 +16,7 @@ from experiments.arm import Arm
 from experiments.arms import ARMS
 from experiments.cells import ConfigError
 from experiments.foreign import Foreign
-from experiments.placebos import PLACEBOS, Placebo
+from experiments.placebos import PERTURBED, PLACEBOS, Placebo
 from experiments.spec import Spec, parse
 
 # Colours of arms that no entry gives one: Tol's muted ones.
@@ -90,6 +90,8 @@ def _placebo(name: str, asked: Spec) -> Arm:
         raise ConfigError(
             f"{name!r}: {asked.name} takes an arm and, where it is not the gradient, a base."
         )
+    if asked.name == PERTURBED and len(asked.arguments) > 1:
+        raise ConfigError(f"{name!r}: {PERTURBED} takes an arm alone.")
     of, *bases = map(find_arm, asked.arguments)
     if of is ARMS["full"] and not bases and asked.name in ARMS:
         return ARMS[asked.name]

@@ -28,7 +28,7 @@ from experiments import tasks
 from experiments.cells import Cell, Workload
 from experiments.checkpoints import CHECKPOINTS, Checkpoint, CheckpointError, identify
 from experiments.dataset import Dataset
-from experiments.mesh import check_batch_size, make_mesh, replicate, seed_devices
+from experiments.mesh import check_batch_size, default_loop, make_mesh, replicate, seed_devices
 from experiments.naming import find_arm
 from experiments.records import Records, Row, circumstances, write_atomically
 from experiments.schedules import Schedule
@@ -206,10 +206,14 @@ class Runner:
                 checkpoint.remove()
 
     def _size(self, kind: Kind, width: int, cells: int) -> int:
-        """How many places one call of a program has: those that are left empty cost nothing.
+        """How many places one call of a program has.
 
-        A size that is compiled already is taken where it is large enough.
+        Together, empty places would be computed too: there are as few of them as can be. One after
+        the other they are left out, so a size that is compiled already is taken if it is enough.
         """
+        if default_loop(self._mesh) == "vmap":
+            calls = -(-cells // (MAX_ROUNDS * width))
+            return width * -(-cells // (calls * width))
         size = width * min(MAX_ROUNDS, -(-cells // width))
         self._sizes[kind, width] = max(size, self._sizes.get((kind, width), 0))
         return self._sizes[kind, width]

@@ -53,7 +53,9 @@ def per_cell_of_task(rows: pd.DataFrame, task: str) -> pd.DataFrame:
     finite = np.isfinite(rows["train_loss"]) & np.isfinite(rows["test_loss"])
     names = naming_columns(rows)
     rows = rows[[*names, *MEASURED, metric.column]].assign(
-        metric=metric.scale * rows[metric.column].fillna(0 if metric.higher_is_better else np.inf),
+        metric=(metric.scale * rows[metric.column]).where(
+            np.isfinite(rows[metric.column]), metric.worst
+        ),
         diverged_epoch=rows["epoch"].where(~finite).astype("Int64"),
     )
     cells = rows.groupby(names, sort=False, dropna=False)

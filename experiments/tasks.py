@@ -172,7 +172,7 @@ def _load_whole(name: str, data_dir: Path, raw_dir: Path | None) -> Dataset:
     return dataset
 
 
-@functools.lru_cache(maxsize=4)  # the same model, so that its first state is compiled once
+@functools.lru_cache(maxsize=2)  # the same model, so that its first state is compiled once
 def make_problem(workload: Workload, dataset: Dataset) -> Problem:
     """What a program trains of a workload.
 

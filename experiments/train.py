@@ -21,7 +21,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from experiments import metrics
-from experiments.mesh import DATA, SEED, Loop, fsdp_spec, make_mesh, replicate, spread
+from experiments.mesh import DATA, SEED, Loop, default_loop, fsdp_spec, make_mesh, replicate, spread
 from experiments.metrics import PerExample
 from experiments.optimizers import Diagnostics, Factory, Training
 from experiments.preprocessing import Preprocess
@@ -133,7 +133,7 @@ class Program:
         self._training = Training(steps, epochs, diagnostics, schedule=schedule)
         self._mesh = mesh or make_mesh()
         self._fsdp = fsdp
-        self._loop = loop or ("map" if self._mesh.devices.flat[0].platform == "cpu" else "vmap")
+        self._loop = loop or default_loop(self._mesh)
         self._train, self._test = replicate((train, test), self._mesh)
         self._specs = self._state_specs()
         states = jax.tree.map(

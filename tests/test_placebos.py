@@ -141,6 +141,11 @@ class TestNames:
             find_arm(name)
 
 
+def test_a_perturbed_arm_has_no_base():
+    with pytest.raises(ConfigError, match="perturbed takes an arm alone"):
+        find_arm("perturbed(adam, sgd)")
+
+
 def test_draws_follow_the_seed():
     same, other = (leaves("random(adam)", seed=seed) for seed in (0, 1))
     again = leaves("random(adam)", seed=0)

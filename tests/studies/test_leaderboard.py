@@ -98,6 +98,17 @@ class TestPlantedTruths:
         assert row["mean"] == pytest.approx(0.6, abs=0.2)
         assert row["metric"] == "reduction of final squared error per image"
 
+    def test_a_run_that_diverged_counts_as_the_worst(self):
+        study = board(tasks=("mnist5k_autoencoder",), seeds=6)
+
+        def truth(cell: Cell) -> float:
+            return np.nan if (cell.arm, cell.seed) == ("adam", 0) else 9.0
+
+        found = study.run(Planted(truth), "")
+        (row,) = rows_of(found.comparisons, family=CONFIRMATORY)
+        assert row["n"] == 6
+        assert row["mean"] < -100, "784 of one seed, in the mean of six"
+
     def test_an_arm_that_wins_only_by_more_trials_loses_at_equal_budgets(self):
         """It has one good rate in sixty, where the other one is as good nearly everywhere."""
 
