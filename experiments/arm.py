@@ -13,7 +13,7 @@ from experiments.optimizers import PUBLISHED_LEARNING_RATE, Factory, Training, f
 from experiments.placebos import Placebo
 from experiments.schedules import learning_rate_schedule
 
-Role = Literal["fair test", "ablation", "other", "design space", "selection", "named"]
+Role = Literal["fair test", "ablation", "other", "wrapped", "design space", "selection", "named"]
 
 
 @dataclasses.dataclass(frozen=True)

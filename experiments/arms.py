@@ -5,7 +5,7 @@ import functools
 import optax
 
 import neuroplastic_optax as npx
-from experiments import controls
+from experiments import controls, wrapped
 from experiments.arm import Arm, Role
 from experiments.optimizers import (
     PUBLISHED_SCALE,
@@ -233,6 +233,39 @@ _SELECTION = (
     ),
 )
 
+# Plasticity around a base without homeostasis, each beside the base itself and two placebos.
+_DECAYED_TRACE = {**_TRACE, "weight_decay": 1e-4}
+_DECAYED_MUON = {"base": wrapped.muon, "weight_decay": 1e-4}
+_wrapped = functools.partial(Arm, factory=wrapped.plastic, role="wrapped")
+_WRAPPED = (
+    Arm(
+        "sgdw",
+        "SGD momentum, decayed",
+        wrapped.decayed,
+        _DECAYED_TRACE,
+        0.03,
+        colour=GREY,
+        role="wrapped",
+    ),
+    Arm("muon", "Muon", wrapped.decayed, _DECAYED_MUON, 0.02, colour=GREEN, role="wrapped"),
+    *(
+        _wrapped(
+            f"plastic_{name}{'_' * bool(placebo)}{placebo}",
+            f"{label} with plasticity{', ' * bool(placebo)}{placebo.replace('_', '-')}",
+            settings={**settings, **({"placebo": placebo} if placebo else {})},
+            learning_rate=rate,
+            colour=colour,
+            has_alpha=not placebo,
+        )
+        for name, label, settings, rate, colour in (
+            ("adam", "AdamW", _ADAMW, 1e-3, VERMILION),
+            ("momentum", "SGD momentum", _DECAYED_TRACE, 0.03, BLUE),
+            ("muon", "Muon", _DECAYED_MUON, 0.02, PURPLE),
+        )
+        for placebo in ("", "norm_matched", "permuted")
+    ),
+)
+
 _OTHERS = (
     # Half the memory for the traces; beside the full method in a study it shows what that costs.
     Arm(
@@ -247,7 +280,7 @@ _OTHERS = (
 )
 
 ARMS: dict[str, Arm] = {
-    arm.name: arm for arm in (*_FAIR_TEST, *_OTHERS, *_DESIGN_SPACE, *_SELECTION)
+    arm.name: arm for arm in (*_FAIR_TEST, *_OTHERS, *_WRAPPED, *_DESIGN_SPACE, *_SELECTION)
 }
 
 

@@ -104,7 +104,7 @@ class Autoencoder(nnx.Module):
 
 
 class ResNet(nnx.Module):
-    """ResNet-18 for small images: a 3×3 stem of stride 1, no pooling before the blocks.
+    """ResNet-18 for small images: a 3×3 stem, no pooling before the blocks.
 
     With the default width and 10 classes it has 11,173,962 parameters.
 
@@ -112,6 +112,7 @@ class ResNet(nnx.Module):
       channels: of the images.
       width: channels of the first stage; each of the other three has twice as many as the last.
       num_classes: number of logits.
+      stem_stride: of the first convolution; above 1, the blocks see smaller images.
       dtype: of activations; parameters and batch statistics are float32.
       rngs: the source of the initial parameters.
 
@@ -125,10 +126,11 @@ class ResNet(nnx.Module):
         width: int = 64,
         num_classes: int = 10,
         *,
+        stem_stride: int = 1,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        self.stem = _convolution(channels, width, 3, 1, dtype, rngs)
+        self.stem = _convolution(channels, width, 3, stem_stride, dtype, rngs)
         self.norm = _batch_norm(width, dtype, rngs)
         blocks = []
         n_in = width

@@ -38,6 +38,8 @@ class Task:
       loss: what is minimised, of outputs, inputs and labels: one value per example.
       metric: what decides, on examples that were not trained on.
       batch_size: examples per step, where a study takes the task's own.
+      examples: how many of the training examples there are, balanced over the classes; all of them
+        where nothing is said.
       target: the share of the reference's tuned result that *steps to target* counts up to.
       resized: builds the model at another width, where the model has one.
     """
@@ -49,6 +51,7 @@ class Task:
     loss: PerExample = metrics.cross_entropy
     metric: Metric = ACCURACY
     batch_size: int = 128
+    examples: int | None = None
     target: float = 0.98
     resized: Callable[[int], Model] | None = None
 
@@ -58,10 +61,10 @@ def _mlp(dataset: Dataset, rngs: nnx.Rngs) -> nnx.Module:
     return models.MLP(features, num_classes=dataset.num_classes, rngs=rngs)
 
 
-def _resnet(width: int) -> Model:
+def _resnet(width: int, stem_stride: int = 1) -> Model:
     def model(dataset: Dataset, rngs: nnx.Rngs) -> nnx.Module:
-        channels = dataset.train_images.shape[-1]
-        return models.ResNet(channels, width, num_classes=dataset.num_classes, rngs=rngs)
+        channels, classes = dataset.train_images.shape[-1], dataset.num_classes
+        return models.ResNet(channels, width, classes, stem_stride=stem_stride, rngs=rngs)
 
     return model
 
@@ -93,6 +96,14 @@ def _autoencoding(name: str) -> Task:
     )
 
 
+def _small(name: str, examples: int, **changes: Any) -> Task:
+    """A task that two cores learn in less than a minute."""
+    of = TASKS[name]
+    what = "windows" if name == "python_source" else "images"
+    title = f"{of.title}, {examples:,} {what}"
+    return dataclasses.replace(of, title=title, examples=examples, **changes)
+
+
 # A data set is a task by its own name, classified by the model that its entry names.
 TASKS: dict[str, Task] = {
     **{
@@ -101,6 +112,13 @@ TASKS: dict[str, Task] = {
     },
     "mnist_autoencoder": _autoencoding("mnist"),
     "mnist5k_autoencoder": _autoencoding("mnist5k"),
+}
+TASKS |= {
+    "fashion_mnist_small": _small("fashion_mnist", 10_000),
+    "mnist_small": _small("mnist", 10_000),
+    "mnist_autoencoder_small": _small("mnist_autoencoder", 10_000),
+    "cifar10_small": _small("cifar10", 10_000, model=_resnet(8, stem_stride=4), resized=None),
+    "python_source_small": _small("python_source", 2_000),
 }
 
 
@@ -143,6 +161,15 @@ def load(workload: Workload, *, data_dir: Path, raw_dir: Path | None) -> Dataset
     if workload.split == "validation":
         size = round(VALIDATION_SHARE * len(dataset.train_labels))
         dataset = validation_split(dataset, size=size, seed=SPLIT_SEED)
+    examples = find_task(workload.task).examples
+    if examples is not None:
+        share = examples / len(dataset.train_labels)
+        if share > 1:
+            raise DataError(
+                f"the task {workload.task} has {examples} training examples, and its data "
+                f"{len(dataset.train_labels)}."
+            )
+        dataset = subset(dataset, share, seed=SPLIT_SEED)
     if workload.fraction < 1:
         dataset = subset(dataset, workload.fraction, seed=SPLIT_SEED)
     if workload.label_noise > 0:

@@ -19,7 +19,9 @@ from neuroplastic_optax.monitoring import STATISTICS
 TRAINING = Training(steps_per_epoch=3, epochs=4)
 WITH_HOMEOSTASIS = tuple(name for name in ARMS if name.endswith("_homeostasis"))
 PLAIN = ("sgd", "momentum", "adam", "adamw", "rmsprop")
-WITHOUT_HOMEOSTASIS = tuple(name for name, arm in ARMS.items() if arm.factory is plain)
+WITHOUT_HOMEOSTASIS = tuple(
+    name for name, arm in ARMS.items() if arm.factory is plain or arm.role == "wrapped"
+)
 STEPS = 4
 
 every_arm = pytest.mark.parametrize("name", ARMS)

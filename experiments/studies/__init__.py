@@ -4,6 +4,7 @@ from experiments.studies.accuracy import Accuracy
 from experiments.studies.base import Study
 from experiments.studies.design_space import DesignSpace
 from experiments.studies.dynamics import Dynamics
+from experiments.studies.families import Families
 from experiments.studies.leaderboard import Leaderboard
 from experiments.studies.low_data import LowData
 from experiments.studies.noise import Noise
@@ -29,5 +30,6 @@ STUDIES: dict[str, type[Study]] = {
         DesignSpace,
         Text,
         Leaderboard,
+        Families,
     )
 }

@@ -45,7 +45,9 @@ FIRST_TUNING_SEED = 1000  # far from those of every final run
 # Where things lie or run says nothing about what they are.
 PLACES = ("out", "data_dir", "raw_dir", "mesh", "fsdp", "distributed", "plan")
 # May change: every record names its own, and finished runs are kept.
-VARIABLE = ("preset", "arms", "seeds", "ablation_seeds", "budget", "tuned", "baselines")
+VARIABLE = (
+    *("preset", "arms", "seeds", "ablation_seeds", "budget", "tuned", "baselines", "further"),
+)
 
 
 Arms = Annotated[tuple[str, ...], tyro.conf.arg(metavar="{" + ",".join(ARMS) + ",MODULE:CALLABLE}")]

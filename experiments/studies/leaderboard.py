@@ -164,7 +164,8 @@ class Leaderboard(Study):
         del source  # the manifest names those of all tasks
         keys = [(task, arm) for task in self.tasks for arm in self.arms]
         asked = spaces.parse(self.search)
-        tried, values = search(functools.partial(self.judge, run), keys, asked, self.budget)
+        ranges = {key: spaces.spaces_of(key[1], asked) for key in keys}
+        tried, values = search(functools.partial(self.judge, run), ranges, self.budget)
         chosen = {key: choose(tried[key], results(tried, values, key)) for key in keys}
         plan = self.trained(chosen)
         rows, parts = train(run, plan)
