@@ -73,7 +73,7 @@ class Outcome:
         self.arm = optimizer.__self__.name  # of the arm whose method makes it
         self.images, self.epochs, self.diagnostics = len(train.labels), epochs, diagnostics
 
-    def compile(self, *_: np.ndarray) -> None: ...
+    def compile(self, *_: np.ndarray, **settings: np.ndarray) -> None: ...
 
     def init(
         self, seeds: np.ndarray, learning_rates: np.ndarray, **_: np.ndarray

@@ -144,7 +144,7 @@ def test_refusals_come_before_any_run(settings: dict, said: str):
 
 def test_its_page_and_figures_are_written_from_records_alone(tmp_path: Path):
     """On made-up results; then the same report from the records."""
-    small = {**Families.sizes["smoke"], "further": ("mnist_small",), "out": tmp_path / "families"}
+    small = {**Families.sizes["smoke"], "further": ("mnist",), "out": tmp_path / "families"}
     shown = execute(Families(preset="smoke", **small))
     assert "AdamW with plasticity" in shown
     pages = ("report.md", "figure.png", "search.png", "comparisons.csv", "claims.csv")
