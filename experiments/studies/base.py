@@ -63,7 +63,8 @@ class Study:
         runs), cpu (well under an hour on two cores) or paper (the full protocol).
       task: mnist5k (5,000 MNIST images, always available), mnist, fashion_mnist, cifar10,
         python_source (the source files of Python's standard library), mnist_autoencoder,
-        mnist5k_autoencoder, or one of your own as path/to/file.py:make.
+        mnist5k_autoencoder, smaller ones such as fashion_mnist_small, or one of your own as
+        path/to/file.py:make.
       arms: names of the arms to run; also optax:lion, path/to/file.py:make, with settings in
         brackets, and placebos of any arm, such as norm_matched(adam).
       seeds: number of training runs per arm; seed i starts every arm from the same parameters and
