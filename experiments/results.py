@@ -14,11 +14,24 @@ from typing import Any
 import pandas as pd
 import tyro
 
-from experiments.tables import markdown_table
+from experiments.tables import Table, markdown_table
 
 Claim = dict[Hashable, Any]  # a row of a study's table of claims
 
-PAGE, MANIFEST, CLAIMS = "README.md", "manifest.json", "claims.csv"
+PAGE, MANIFEST, CLAIMS, TABLE = "README.md", "manifest.json", "claims.csv", "table.csv"
+ORDER = ("figure", "its", "abstract", "central", "the", "not")  # of claims, by their source
+BOARDS = {
+    "leaderboard": "Who is best, all tuned alike",
+    "families": "Does any plasticity earn its place?",
+}
+LIMITS = (
+    "Every data set has one split into training, held-out and test examples; seeds vary initial "
+    "parameters, the order of the examples, dropout and augmentation, so that intervals speak of "
+    "these and not of other data. Models and data are small: each report begins with what is less "
+    "than in the full protocol, and its figure says what it could have shown. Constant rates, as "
+    "published, are judged after the last epoch, which varies more than under a decay. CIFAR-10 "
+    "is read from JPEG re-encodings where a manifest says so."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,11 +86,15 @@ def answers(results: Iterable[Result]) -> list[Claim]:
 
 
 def headline(folder: Path) -> list[str]:
-    """The questions that decide, on all data sets together, for the README too."""
+    """The questions that decide, on all data sets together, for the README too.
+
+    Each answer has the number that decides it; the table of the page has all of them.
+    """
     lines: dict[str, list[str]] = {}
     claims = [claim for claim in answers(find(folder)) if claim["headline"]]
     for claim in sorted(claims, key=lambda claim: -claim["n"]):
-        text = f"  - {claim['data']}: **{claim['answer']}** ({claim['measured']})."
+        decides = claim["measured"].partition("; ")[0]
+        text = f"  - {claim['data']}: **{claim['answer']}** ({decides})."
         lines.setdefault(claim["question"], [f"- *{claim['question']}*"]).append(text)
     return [line for of_question in lines.values() for line in of_question]
 
@@ -85,60 +102,72 @@ def headline(folder: Path) -> list[str]:
 def page(folder: Path) -> str:
     """The page as Markdown, from what the studies below ``folder`` wrote."""
     results = find(folder)
-    order = ["figure", "its", "abstract", "not"]  # the paper's figures first
-    claims = [claim for claim in answers(results) if not claim["headline"]]
-    claims.sort(key=lambda claim: (order.index(claim["source"].split()[0]), claim["source"]))
-    table = [["where", "question", "data set", "answer", "measured here"]]
-    table += [
-        [claim[name] for name in ("source", "question", "data", "answer", "measured")]
-        for claim in claims
-    ]
+    shown = [result for result in results if not result.refusal()]
     refused = [
         f"- {result.folder.name}: {result.refusal()}; run the study "
         f"{result.manifest['study']} anew."
         for result in results
         if result.refusal()
     ]
-    links = [
-        f"- [{result.folder.name}]({result.folder.name}/report.md)"
-        for result in results
-        if not result.refusal()
+    links = [f"- [{result.folder.name}]({result.folder.name}/report.md)" for result in shown]
+    sections = [
+        "# Results",
+        "Made by `python -m experiments.results` from what the studies left in these folders; "
+        "nothing is computed here. Δ is in percentage points of final test accuracy where nothing "
+        "else is said, treatment minus control, paired by seed, with its 95% BCa interval. p is "
+        "from sign flips and adjusted by Holm over the comparisons of its study: one-sided where "
+        "the mean is above zero, two-sided where it is below. The answers follow from the verdicts "
+        "that are explained in [how to read them](../results.md).",
+        *boards(shown),
+        "## The questions that decide",
+        "\n".join(headline(folder)),
+        *(picture(result) for result in shown if result.manifest["study"] == "verdict"),
+        "## All claims, one by one",
+        markdown_table(claims_table(answers(results))),
+        "## Limits",
+        LIMITS,
+        *(["## Not shown, because their input has changed", "\n".join(refused)] if refused else []),
+        "## Reports",
+        "\n".join(links),
     ]
-    pictures = [
-        f"![{result.folder.name}]({result.folder.name}/figure.png)"
-        for result in results
-        if result.manifest["study"] == "verdict" and not result.refusal()
-    ]
-    return "\n".join(
-        [
-            "# Results",
-            "",
-            *headline(folder),
-            "",
-            "Made by `python -m experiments.results` from the `claims.csv` and `comparisons.csv` "
-            "that the studies left in these folders; nothing is computed here. Δ is in percentage "
-            "points of final test accuracy where nothing else is said, treatment minus control, "
-            "paired by seed, with its 95% BCa interval. p is from sign flips and adjusted by Holm "
-            "over the comparisons of its study: one-sided where the mean is above zero, two-sided "
-            "where it is below. The answers follow from the verdicts that are explained in "
-            "[how to read them](../results.md).",
-            "",
-            *(f"{picture}\n" for picture in pictures),
-            "## The other claims, one by one",
-            "",
-            markdown_table(table),
-            "",
-            *(
-                ["## Not shown, because their input has changed", "", *refused, ""]
-                if refused
-                else []
-            ),
-            "## Reports",
-            "",
-            *links,
-            "",
-        ]
+    return "\n\n".join(sections) + "\n"
+
+
+def boards(shown: Iterable[Result]) -> list[str]:
+    """What comes first: the searches with the widest choice of optimizers, figure and table."""
+    sections = []
+    for study, title in BOARDS.items():
+        of_study = [result for result in shown if result.manifest["study"] == study]
+        sections += [f"## {title}"] if of_study else []
+        for result in of_study:
+            table = pd.read_csv(result.folder / TABLE, dtype=str, keep_default_na=False)
+            lines = [list(table), *table.to_numpy().tolist()]
+            sections += [
+                picture(result),
+                markdown_table(lines),
+                f"[Report]({result.folder.name}/report.md).",
+            ]
+    return sections
+
+
+def picture(result: Result) -> str:
+    """The figure of a study."""
+    return f"![{result.folder.name}]({result.folder.name}/figure.png)"
+
+
+def claims_table(claims: Iterable[Claim]) -> Table:
+    """What decides first, then the paper's figures, then the rest."""
+    table = [["where", "question", "data set", "answer", "measured here"]]
+    names = ("source", "question", "data", "answer", "measured")
+    in_order = sorted(
+        claims,
+        key=lambda claim: (
+            not claim["headline"],
+            ORDER.index(claim["source"].split()[0]),
+            claim["source"],
+        ),
     )
+    return table + [[claim[name] for name in names] for claim in in_order]
 
 
 def main(folder: Path = Path("docs/results")) -> None:

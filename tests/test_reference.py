@@ -23,3 +23,10 @@ def test_every_run_has_ten_epochs_counted_from_one():
 def test_another_data_set_is_answered_with_those_there_are():
     with pytest.raises(ValueError, match=r"mnist, fashion_mnist, got 'cifar10'"):
         reference.load("cifar10")
+
+
+def test_the_authors_own_numbers_are_those_of_their_file():
+    (theirs, nothing) = (reference.reported(name) for name in ("mnist", "fashion_mnist"))
+    assert theirs["seeds"] == 3
+    assert (theirs["full_final_percent"], theirs["gap_points"]) == (97.457, 0.1)
+    assert nothing is None

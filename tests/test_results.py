@@ -91,8 +91,24 @@ class TestOneAnswerPerQuestion:
             f"  - MNIST: **yes** ({CLAIM['measured']}).",
         ]
 
+    def test_shows_the_number_that_decides_and_the_table_all_of_them(self, tmp_path: Path):
+        record(tmp_path, "verdict-mnist", {"measured": "Δ +1.00; against others: Δ +2.00"})
+        assert results.headline(tmp_path)[1] == "  - MNIST: **yes** (Δ +1.00)."
+        assert "| Δ +1.00; against others: Δ +2.00 |" in results.page(tmp_path)
+
 
 class TestPage:
+    @pytest.mark.parametrize("study", ["leaderboard", "families"])
+    def test_begins_with_what_compares_most(self, study: str, tmp_path: Path):
+        record(tmp_path, "verdict-mnist", {})
+        record(tmp_path, f"{study}-mnist", {"question": "Which is best?", "headline": False})
+        table = pd.DataFrame({"arm": ["Adam"], "MNIST": ["97.50 ± 0.10"]})
+        table.to_csv(tmp_path / f"{study}-mnist" / "table.csv", index=False)
+        page = results.page(tmp_path)
+        assert "| arm | MNIST |\n|---|---|\n| Adam | 97.50 ± 0.10 |" in page
+        places = [page.index(text) for text in (f"![{study}", "## The questions", "![verdict")]
+        assert places == sorted(places)
+
     def test_without_studies_has_no_headline(self, tmp_path: Path):
         assert results.headline(tmp_path) == []
 
@@ -103,7 +119,7 @@ class TestPage:
         assert "(accuracy-mnist/report.md)" in page
         assert "(tune-mnist/report.md)" in page
 
-    def test_puts_what_is_no_headline_into_its_table(self, tmp_path: Path):
+    def test_puts_every_claim_into_its_table(self, tmp_path: Path):
         record(tmp_path, "noise-mnist", {"source": "abstract", "headline": False})
         line = f"| abstract | Does it help? | MNIST | yes | {CLAIM['measured']} |"
         assert line in results.page(tmp_path).splitlines()

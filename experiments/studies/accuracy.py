@@ -120,7 +120,24 @@ class Accuracy(Study):
                     f"{theirs.mean():.2f}% there ({len(theirs)} seeds), {apart:+.2f} points apart."
                 )
         heading = "After 10 epochs, beside the published implementation:"
-        return [heading, bullets(lines)] if lines else []
+        return [heading, bullets([*lines, *self.beside_reported(rows)])] if lines else []
+
+    def beside_reported(self, rows: pd.DataFrame) -> list[str]:
+        """The ablation's distance from the full method, beside what the authors report of it."""
+        theirs = reference.reported(self.task)
+        if theirs is None or self.learning_rate or not set(PUBLISHED) <= set(self.arms):
+            return []
+        last = rows[rows["epoch"] == rows["epochs"]]
+        means = last.groupby("arm")[["test_accuracy", "test_loss"]].mean()
+        gap = means.loc[PUBLISHED[0]] - means.loc[PUBLISHED[1]]
+        return [
+            f"The authors report {theirs['full_final_percent']:.2f}% for the full method "
+            f"({theirs['seeds']} seeds; {theirs['source']} in [their repository]"
+            f"({theirs['repository']})) and call its distance from the ablation "
+            f"{theirs['called']}: {theirs['gap_points']:+.2f} points, "
+            f"{theirs['gap_loss']:+.4f} of loss; here {100 * gap['test_accuracy']:+.2f} points, "
+            f"{gap['test_loss']:+.4f} of loss."
+        ]
 
     def figure(self, rows: pd.DataFrame) -> Figure:
         """Test accuracy by epoch for each arm, mean and standard deviation over seeds."""

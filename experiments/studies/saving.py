@@ -10,6 +10,8 @@ from experiments.records import write_atomically
 from experiments.studies.base import SELECTIONS, Study
 from experiments.studies.findings import Claim, Findings
 
+TABLE = "table.csv"  # as the command line shows it
+
 
 def save(study: Study, findings: Findings, folder: Path) -> None:
     """Writes what a study leaves beside its records."""
@@ -25,7 +27,9 @@ def save(study: Study, findings: Findings, folder: Path) -> None:
     write_atomically(folder / "claims.csv", claims.to_csv(index=False))
     if findings.selections is not None:
         write_atomically(folder / SELECTIONS, findings.selections.to_csv(index=False))
-    for name, table in findings.tables.items():
+    header, *lines = findings.table
+    shown = pd.DataFrame(lines, columns=header)
+    for name, table in {TABLE: shown, **findings.tables}.items():
         write_atomically(folder / name, table.to_csv(index=False))
     for name, figure in findings.figures.items():
         plotting.save(figure, folder / name)

@@ -176,7 +176,7 @@ class FairTest(Tuned):
         }[Verdict(size["verdict"])]
         said = answer(size).partition(":")[0]
         numbers = (
-            f"α scrambled: {measured(scrambled)}; one number per leaf: {measured(size)}; "
+            f"one number per leaf: {measured(size)}; α scrambled: {measured(scrambled)}; "
             f"noise of α's mean and variance: {measured(noise)}"
         )
         row = {**size, "question": OWN_ALPHA}
