@@ -28,7 +28,7 @@ COMMAND = (
     "accuracy --dataset mnist --raw-dir ../raw --data-dir ../data --out out --no-diagnostics "
     f"--seeds 2 --epochs {EPOCHS} --batch-size {BATCH} --arms"
 )
-KILLS = 20
+KILLS = 10
 SECONDS = ["seconds", "evaluation_seconds"]
 
 
@@ -145,7 +145,7 @@ def assert_same_but_for_seconds(study: StudyFolder, whole: StudyFolder) -> None:
     assert {"runs.csv", "manifest.json", "summary.csv", "report.md", "figure.png"} < left
 
 
-def test_a_study_killed_at_twenty_moments_leaves_the_same_records(place: Path, whole: StudyFolder):
+def test_a_study_killed_at_ten_moments_leaves_the_same_records(place: Path, whole: StudyFolder):
     """While it starts, by the command as it is; while it trains; while it writes things down.
 
     As many studies as the kills take, each brought to its end.

@@ -4,20 +4,20 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from experiments import comparisons, spaces
 from experiments.cells import Cell, Workload
 from experiments.comparisons import Verdict, compare, rows_of
 from experiments.naming import label
-from experiments.schedules import Schedule, decays
+from experiments.schedules import Schedule
 from experiments.spaces import LEARNING_RATE, Space, Trial
 from experiments.studies import families_figures as figures
 from experiments.studies import leaderboard_tables as tables
 from experiments.studies.base import FIGURE, FIRST_TUNING_SEED, Arms, Run, Sizes, Study, train
 from experiments.studies.checks import check_at_least_one, check_known
 from experiments.studies.findings import Claim, Findings, compared
+from experiments.studies.judging import judge
 from experiments.summary import sample, summarise
 from experiments.tables import Table, markdown_table, mean_and_sd
 from experiments.tasks import find_task
@@ -235,13 +235,7 @@ class Families(Study):
             for (task, arm), trials in tried.items()
             for trial in trials
         }
-        _, parts = train(run, plan)
-        column = "final" if decays(self.schedule) else "late"
-        values: Values = {}
-        for (task, arm, trial), rows in parts.items():
-            by_seed = sample(rows, column).by_seed
-            values.setdefault((task, arm), {})[trial] = np.asarray(by_seed, np.float64)
-        return values
+        return judge(run, plan, self.schedule)
 
     def search_rates(self, run: Run, chosen: Mapping[Key, Chosen]) -> tuple[Search, Values]:
         """The learning rate of each arm on each further task; its other settings stay."""

@@ -15,7 +15,7 @@ from experiments import comparisons, foreign, scores, spaces
 from experiments.cells import Cell, ConfigError, Workload
 from experiments.comparisons import Verdict, compare, rows_of
 from experiments.naming import find_arm, label
-from experiments.schedules import Schedule, decays
+from experiments.schedules import Schedule
 from experiments.spaces import Trial
 from experiments.studies import leaderboard_figures as figures
 from experiments.studies import leaderboard_tables as tables
@@ -31,6 +31,7 @@ from experiments.studies.base import (
 )
 from experiments.studies.checks import check_at_least_one
 from experiments.studies.findings import Claim, Findings, compared
+from experiments.studies.judging import judge, judged_by
 from experiments.summary import sample, summarise
 from experiments.tables import Table, markdown_table, mean_and_sd
 from experiments.tasks import TASKS, find_task
@@ -154,11 +155,6 @@ class Leaderboard(Study):
         """That of the first task."""
         return self.workload_of(self.tasks[0])
 
-    @property
-    def judged_by(self) -> str:
-        """The column that trials are judged by."""
-        return "final" if decays(self.schedule) else "late"
-
     def run(self, run: Run, source: str) -> Findings:
         """Searches, then trains the best trials and the runners-up on fresh seeds."""
         del source  # the manifest names those of all tasks
@@ -200,12 +196,7 @@ class Leaderboard(Study):
             for (task, arm), trials in tried.items()
             for trial in trials
         }
-        _, parts = train(run, plan)
-        values: Values = {}
-        for (task, arm, trial), rows in parts.items():
-            by_seed = sample(rows, self.judged_by).by_seed
-            values.setdefault((task, arm), {})[trial] = np.asarray(by_seed, np.float64)
-        return values
+        return judge(run, plan, self.schedule)
 
     def cells_of(
         self, task: str, arm: str, trial: Trial, number: int, *, tuning: bool = False
@@ -349,7 +340,10 @@ class Leaderboard(Study):
         table: Table,
     ) -> list[str]:
         """The page, which begins with what its two figures show."""
-        judged = "after the last epoch" if decays(self.schedule) else "over the last three epochs"
+        judged = {
+            "final": "after the last epoch",
+            "late": "over the last three epochs",
+        }[judged_by(self.schedule)]
         sections = [
             "Leaderboard",
             f"Each arm had {self.budget} trials on each task, judged {judged} on held-out training "

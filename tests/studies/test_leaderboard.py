@@ -125,10 +125,6 @@ class TestSearch:
         assert of_adam["b1"].between(0.8, 0.99).all()
         assert table.loc[table["arm"] == "sgd", "b1"].isna().all()
 
-    def test_judges_by_the_last_three_epochs_where_no_schedule_calms_the_last(self):
-        assert board(schedule="constant").judged_by == "late"
-        assert board(schedule="wsd").judged_by == "final"
-
     def test_reports_the_comparison_at_the_runner_up(self):
         found = board(runner_up_seeds=3).run(Planted(level), "")
         (row,) = rows_of(found.comparisons, family=RUNNER_UP)
