@@ -31,9 +31,9 @@ ROWS = [
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _collected() -> Iterator[None]:
-    """What a test leaves behind is collected in it, and in no test of another file."""
+    """What these tests leave behind is collected with them, and in no test of another file."""
     yield
     gc.collect()
 
