@@ -1,11 +1,13 @@
 """The two figures of the families: against their bases and placebos, and the search."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from experiments import plotting
 from experiments.comparisons import Verdict, rows_of
@@ -17,11 +19,11 @@ from experiments.tasks import find_task
 def differences(found: pd.DataFrame, tasks: Sequence[str], family: str) -> Figure:
     """Each family minus its base and its placebos on each task: mean, 95% interval and verdict."""
     titles = {find_task(task).title: find_task(task).metric for task in tasks}
-    most = max(len(rows_of(found, family=family, condition=title)) for title in titles)
+    total = len(rows_of(found, family=family))
     figure, grid = plt.subplots(
         len(tasks),
         1,
-        figsize=(9, 1.2 + len(tasks) * (0.9 + 0.3 * most / 1.6)),
+        figsize=(9, 1.2 + 1.1 * len(tasks) + 0.24 * total),
         squeeze=False,
         layout="constrained",
         height_ratios=[
@@ -41,11 +43,13 @@ def differences(found: pd.DataFrame, tasks: Sequence[str], family: str) -> Figur
             [f"{label(row['treatment'])} − {label(row['control'])}" for row in rows],
             fontsize=8,
         )
-        axes.invert_yaxis()
+        axes.set_ylim(len(rows) - 0.4, -0.6)
         unit = f" ({metric.difference_unit})" if metric.difference_unit else ""
         n = max(row["n"] for row in rows)
         shown = max(row["detectable"] for row in rows)
-        axes.set_title(f"{title}: {metric.final}{unit}, n = {n}, could show {shown:.2f}")
+        could = f"could show {shown:.2f}" if math.isfinite(shown) else "too few to show any"
+        axes.set_title(f"{title} (n = {n}, {could})", fontsize=10)
+        axes.set_xlabel(f"{metric.final}{unit}", fontsize=9)
         plotting.plain(axes)
     handles = [
         Line2D([], [], color="0.3", marker=mark, linestyle="", label=str(verdict))
@@ -64,7 +68,8 @@ def search(budget: pd.DataFrame, pairs: Mapping[str, str]) -> Figure:
     (task,) = budget["task"].unique()
     for axes, pair in zip(grid[0], pairs.items(), strict=True):
         draw_budget(axes, budget[budget["arm"].isin(pair)], task)
-        axes.set_title(f"{label(pair[0])}")
+        axes.set_title(label(pair[0]))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(frameon=False, fontsize=8)
-    figure.suptitle(f"{find_task(task).title}: expected best of k trials, one seed each")
+    figure.suptitle(f"{find_task(task).title}:\nexpected best of k trials, one seed each")
     return figure
