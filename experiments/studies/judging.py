@@ -1,0 +1,39 @@
+"""What the trials of a search gave, from the training runs of each."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from experiments.cells import Cell
+from experiments.schedules import Schedule, decays
+from experiments.spaces import Trial
+from experiments.studies.base import Run, train
+from experiments.summary import sample
+from experiments.tuning import Values
+
+
+def judged_by(schedule: Schedule) -> str:
+    """The column that trials are judged by: the last epoch where a decay calms it.
+
+    >>> judged_by("cosine"), judged_by("constant")
+    ('final', 'late')
+    """
+    return "final" if decays(schedule) else "late"
+
+
+def judge(
+    run: Run, trials: Mapping[tuple[str, str, Trial], Sequence[Cell]], schedule: Schedule
+) -> Values:
+    """What each trial gave per tuning seed, higher is better.
+
+    Args:
+      run: trains.
+      trials: the training runs of each task, arm and trial, on held-out training examples.
+      schedule: how the learning rate goes over training.
+    """
+    _, parts = train(run, trials)
+    values: Values = {}
+    for (task, arm, trial), rows in parts.items():
+        by_seed = sample(rows, judged_by(schedule)).by_seed
+        values.setdefault((task, arm), {})[trial] = np.asarray(by_seed, np.float64)
+    return values
