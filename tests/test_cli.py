@@ -41,7 +41,7 @@ def answer(
         return exit_.value.code, " ".join(re.sub(r"[─│╭╮╰╯]", " ", said).split())
 
     monkeypatch.setattr(jax.config, "update", lambda *_: None)  # too late in this process
-    monkeypatch.setenv("COLUMNS", "1000")
+    monkeypatch.setenv("COLUMNS", "2000")
     monkeypatch.chdir(tmp_path)
     return answer
 
@@ -231,7 +231,8 @@ class TestRun:
     def test_leaves_its_files_in_its_folder_and_nothing_elsewhere(self, finished: Run):
         left = {path.relative_to(finished.folder) for path in finished.folder.rglob("*")}
         out = finished.out.relative_to(finished.folder)
-        names = ("runs.csv", "manifest.json", "summary.csv", "figure.png", "report.md", ".lock")
+        names = ("runs.csv", "manifest.json", "summary.csv", "table.csv", "figure.png", "report.md")
+        names += (".lock",)
         names += ("comparisons.csv", "claims.csv")
         (cell,) = finished.folder.glob("results/store/mnist5k-sgd-*.json")
         store = {cell.parent, cell, cell.with_name(".lock")}

@@ -138,7 +138,7 @@ class TestExtension:
                 for key, of_key in tried.items()
             }
 
-        tried, _ = search(judge, [("mnist5k", "adam")], {}, budget=4)
+        tried, _ = search(judge, {("mnist5k", "adam"): spaces_of("adam", {})}, budget=4)
         assert [of["mnist5k", "adam"] for of in judged] == [4, 6, 8, 10]
         rates = [trial.learning_rate for trial in tried["mnist5k", "adam"]]
         assert max(rates[:4]) <= 1e-2 < min(rates[4:])

@@ -197,6 +197,7 @@ class StudyTests:
 
     def test_leaves_its_files_and_no_others(self, done: Done):
         always = {"runs.csv", "manifest.json", "summary.csv", "comparisons.csv", "claims.csv"}
+        always |= {"table.csv"}
         assert files(done.folder) == always | {"figure.png", "report.md"} | self.files
         for picture in done.folder.glob("*.png"):
             assert picture.read_bytes().startswith(b"\x89PNG")
