@@ -17,6 +17,7 @@ from experiments.naming import label
 from experiments.statistics import (
     ALPHA,
     MARGIN,
+    POWER,
     holm,
     paired_comparison,
     seeds_needed,
@@ -229,6 +230,25 @@ def too_few_seeds(rows: Sequence[Row]) -> str:
         f"With {n} seed{several[0]}, p of {len(rows)} comparison{several[1]} cannot fall below "
         f"{min(1, floor):.2g}, two-sided {min(1, 2 * floor):.2g}."
     )
+
+
+def could_show(rows: Sequence[Row]) -> str:
+    """The smallest true differences that comparisons could have shown, be they found or not.
+
+    >>> could_show([{"metric": ACCURACY, "detectable": size} for size in (0.482, 0.21)])
+    'could show 0.21 to 0.48 points at 80% power'
+    >>> could_show([{"metric": ACCURACY, "detectable": math.inf}])
+    'too few seeds to show any difference'
+    """
+    sizes = [row["detectable"] for row in rows if math.isfinite(row["detectable"])]
+    if not sizes:
+        return "too few seeds to show any difference" if rows else ""
+    ends = dict.fromkeys(f"{size:.2g}" for size in (min(sizes), max(sizes)))
+    metric = rows[0]["metric"]
+    unit = "points" if ACCURACY in metric else f"({metric})"
+    mute = len(rows) - len(sizes)
+    few = f", too few seeds for {mute} of {len(rows)}" if mute else ""
+    return f"could show {' to '.join(ends)} {unit} at {POWER:.0%} power{few}"
 
 
 def comparison_table(rows: Sequence[Row]) -> Table:

@@ -81,6 +81,11 @@ class Metric:
         )
 
     @property
+    def difference_axis(self) -> str:
+        """The label of an axis of differences."""
+        return f"{self.final} ({self.difference_unit})" if self.difference_unit else self.final
+
+    @property
     def axis(self) -> str:
         """The label of an axis."""
         return f"{self.title} ({self.unit})" if self.unit else self.title

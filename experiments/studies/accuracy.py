@@ -16,6 +16,7 @@ from experiments.hypotheses import REPRODUCES
 from experiments.naming import find_arm, label
 from experiments.studies.base import FIGURE, Run, Study, train
 from experiments.studies.findings import Claim, Findings, bullets, compared, summary_table
+from experiments.studies.headings import heading
 from experiments.summary import sample, summarise
 from experiments.tables import markdown_table
 
@@ -75,7 +76,7 @@ class Accuracy(Study):
             *self.beside_published(rows),
             f"![{self.metric.title} by epoch](figure.png)",
         ]
-        figures = {FIGURE: self.figure(rows)}
+        figures = {FIGURE: self.figure(rows, found)}
         return Findings(table, summary, found, figures, report)
 
     def compare(self, parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -139,10 +140,11 @@ class Accuracy(Study):
             f"{gap['test_loss']:+.4f} of loss."
         ]
 
-    def figure(self, rows: pd.DataFrame) -> Figure:
+    def figure(self, rows: pd.DataFrame, found: pd.DataFrame) -> Figure:
         """Test accuracy by epoch for each arm, mean and standard deviation over seeds."""
-        figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+        figure, axes = plt.subplots(figsize=(8, 4.8), layout="constrained")
         plotting.draw_metric_by_epoch(axes, rows)
-        axes.set(title=f"{self.title}: {self.metric.title}\n({plotting.band(rows)})")
+        what = f"{self.metric.title} by epoch"
+        axes.set(title=heading(self, what, plotting.band(rows), rows_of(found)))
         axes.legend(frameon=False)
         return figure

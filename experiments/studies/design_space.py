@@ -24,6 +24,7 @@ from experiments.naming import find_arm, label
 from experiments.studies.base import FIGURE, Arms, OnCifar10, Run, Searching, Sizes, Study, train
 from experiments.studies.checks import check_known
 from experiments.studies.findings import AT_AN_END, Claim, Findings, compared, summary_table
+from experiments.studies.headings import heading
 from experiments.summary import sample, summarise
 from experiments.tables import markdown_table
 
@@ -103,7 +104,7 @@ class DesignSpace(OnCifar10, Searching):
             *compared(found, ON_BASELINE),
             "![final accuracy of every variant](figure.png)",
         ]
-        figures = {FIGURE: self.figure(samples)}
+        figures = {FIGURE: self.figure(samples, found)}
         return Findings(table, summary, found, figures, report)
 
     def compare(self, samples: Mapping[str, Sample], strongest: str) -> Iterator[dict[str, Any]]:
@@ -140,19 +141,20 @@ class DesignSpace(OnCifar10, Searching):
         )
         return [Claim("figure 7", BETTER_THAN_BASE, answer_of_all(rows), numbers, best["n"])]
 
-    def figure(self, samples: Mapping[str, Sample]) -> Figure:
+    def figure(self, samples: Mapping[str, Sample], found: pd.DataFrame) -> Figure:
         """Final accuracy of every variant, base and baseline, one point per seed, ordered."""
-        values = {arm: found.by_seed for arm, found in samples.items()}
+        values = {arm: of_arm.by_seed for arm, of_arm in samples.items()}
         values = dict(sorted(values.items(), key=lambda item: -item[1].mean()))
         figure, axes = plt.subplots(figsize=(9, 0.27 * len(values) + 1.5), layout="constrained")
         plotting.draw_seeds(axes, values)
         for tick, arm in zip(axes.get_yticklabels(), values, strict=True):
             tick.set_fontweight("normal" if arm in self.arms else "bold")
         axes.set(
-            xlabel="final test accuracy (%)",
-            title=f"{self.title}: the design space, one point per seed, bar: mean\n"
-            "(bold: bases and tuned baselines; colour: the family)",
+            xlabel=f"final {self.metric.axis}",
+            title="bold: bases and tuned baselines; colour: the family",
         )
+        drawn = f"one point for each of {self.seeds} seeds, bar: mean"
+        figure.suptitle(heading(self, "the design space", drawn, rows_of(found)))
         return figure
 
 

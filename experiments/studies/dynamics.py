@@ -18,6 +18,7 @@ from experiments.naming import colour, find_arm, label
 from experiments.studies.base import FIGURE, Run, Study, TaskName
 from experiments.studies.checks import check_known
 from experiments.studies.findings import Claim, Findings, bullets, compared
+from experiments.studies.headings import heading
 from experiments.summary import summarise
 from experiments.tables import Table, markdown_table
 from neuroplastic_optax.monitoring import ALPHA_EDGES
@@ -76,8 +77,15 @@ class Dynamics(Study):
             "![dynamics](figure.png)",
             *(f"![α by layer, {arm}](layers-{arm}.png)" for arm in self.arms),
         ]
-        figures = {FIGURE: self.figure(rows, published)}
-        figures |= {f"layers-{arm}.png": layers(rows, arm, self.title) for arm in self.arms}
+        figures = {FIGURE: self.figure(rows, published, found)}
+        drawn = f"all steps of an epoch, mean of {self.seeds} seeds; white: no entry"
+        figures |= {
+            f"layers-{arm}.png": layers(
+                rows[rows["arm"] == arm],
+                heading(self, f"distribution of α by leaf and epoch, {label(arm)}", drawn),
+            )
+            for arm in self.arms
+        }
         summary = summarise(rows, ["arm", "learning_rate"])
         return Findings(table, summary, found, figures, report)
 
@@ -110,7 +118,9 @@ class Dynamics(Study):
         """Figure 6."""
         return [Claim.of("figure 6", row) for row in rows_of(found, question=HIGHER_ALPHA)]
 
-    def figure(self, rows: pd.DataFrame, published: pd.DataFrame | None) -> Figure:
+    def figure(
+        self, rows: pd.DataFrame, published: pd.DataFrame | None, found: pd.DataFrame
+    ) -> Figure:
         """Mean α, effective update and raw gradient by epoch, beside the published runs."""
         figure, panels = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
         for axes, (column, what) in zip(panels, MEASURES.items(), strict=True):
@@ -127,7 +137,7 @@ class Dynamics(Study):
             labels += ["published implementation, mean of 3 seeds"]
         panels[0].legend(handles, labels, frameon=False, fontsize=8)
         what = "what plasticity does; norms over an epoch"
-        figure.suptitle(f"{self.title}: {what}\n({plotting.band(rows)})")
+        figure.suptitle(heading(self, what, plotting.band(rows), rows_of(found)))
         return figure
 
 
@@ -189,10 +199,9 @@ def distances(rows: pd.DataFrame, published: pd.DataFrame | None) -> list[str]:
     ]
 
 
-def layers(rows: pd.DataFrame, arm: str, title: str) -> Figure:
+def layers(of_arm: pd.DataFrame, title: str) -> Figure:
     """The distribution of α in each leaf by epoch, and the shares at the bounds."""
-    of_arm = rows[rows["arm"] == arm]
-    leaves = [name.partition("/")[2] for name in rows.columns if name.startswith("alpha_mean/")]
+    leaves = [name.partition("/")[2] for name in of_arm.columns if name.startswith("alpha_mean/")]
     kernels_first = sorted(leaves, key=lambda leaf: (leaf.rpartition("/")[2] != "kernel", leaf))
     figure, grid = plt.subplots(
         2,
@@ -243,12 +252,10 @@ def layers(rows: pd.DataFrame, arm: str, title: str) -> Figure:
     grid[0, 0].legend(fontsize=7, facecolor="0.3", labelcolor="white", loc="upper left")
     grid[1, 0].set_ylabel("share of entries (%)")
     grid[1, 0].legend(frameon=False, fontsize=7)
-    figure.colorbar(image, ax=grid[0], label=f"share of entries per {width:g} of α (%)")
-    seeds = of_arm["seed"].nunique()
-    figure.suptitle(
-        f"{title}: distribution of α by leaf and epoch, {label(arm)} "
-        f"(all steps of an epoch, mean of {seeds} seeds; white: no entry)"
+    figure.colorbar(
+        image, ax=grid, label=f"share of entries per {width:g} of α (%)", fraction=0.02, pad=0.01
     )
+    figure.suptitle(title)
     return figure
 
 

@@ -22,6 +22,7 @@ from experiments.naming import find_arm, label
 from experiments.studies.base import FIGURE, Run, Sizes, Study, TaskName, train
 from experiments.studies.checks import check_share
 from experiments.studies.findings import Claim, Findings, compared, summary_table
+from experiments.studies.headings import heading
 from experiments.summary import sample, summarise
 from experiments.tables import markdown_table
 
@@ -92,9 +93,9 @@ class LowData(Study):
             markdown_table(table),
             "Mean ± standard deviation over seeds; Δ is paired by seed, with its BCa interval.",
             *compared(found, self.name),
-            "![final accuracy and loss by share of the training images](figure.png)",
+            "![final accuracy, differences and loss by share of the training images](figure.png)",
         ]
-        figures = {FIGURE: self.figure(summary)}
+        figures = {FIGURE: self.figure(summary, found)}
         return Findings(table, summary, found, figures, report)
 
     def compare(
@@ -111,13 +112,9 @@ class LowData(Study):
             for regime in REGIMES
             for fraction in self.fractions
         }
-        for (regime, fraction), (treatment, control) in samples.items():
-            # The whole training set is the same in both regimes: one comparison.
-            if fraction < 1 or regime == REGIMES[0]:
-                condition = f"{regime}, {fraction:.0%} of the images"
-                yield compare(
-                    AT_EVERY_SHARE, treatment, control, family=self.name, condition=condition
-                )
+        once = {condition_of(*key): sides for key, sides in samples.items()}
+        for condition, sides in once.items():
+            yield compare(AT_EVERY_SHARE, *sides, family=self.name, condition=condition)
         least, most = min(self.fractions), max(self.fractions)
         for regime in REGIMES if least < most else ():
             yield compare_differences(
@@ -144,18 +141,41 @@ class LowData(Study):
             claims.append(Claim("figure 3", question, "; ".join(answers), numbers, rows[0]["n"]))
         return claims
 
-    def figure(self, summary: pd.DataFrame) -> Figure:
-        """Final accuracy and loss by share of the training images, in both regimes."""
+    def figure(self, summary: pd.DataFrame, found: pd.DataFrame) -> Figure:
+        """Final accuracy, its paired differences and loss by share of the training images."""
         figure, grid = plt.subplots(
-            len(REGIMES), 2, figsize=(9, 3.4 * len(REGIMES)), squeeze=False, layout="constrained"
+            len(REGIMES), 3, figsize=(13, 7.5), sharex=True, layout="constrained"
         )
-        panels = {"final": f"final {self.metric.axis}", "final_loss": "final test loss"}
+        grid[0, 1].sharey(grid[1, 1])
+        titles = (f"final {self.metric.title}", "paired differences", "final test loss, ±1 sd")
+        labels = (f"final {self.metric.axis}", self.metric.difference_axis, "final test loss")
         for line, regime in zip(grid, REGIMES, strict=True):
             of_regime = summary[summary["regime"] == regime]
             of_regime = of_regime.assign(percent=100 * of_regime["fraction"])
-            for axes, (column, what) in zip(line, panels.items(), strict=True):
-                plotting.draw_by_setting(axes, of_regime, "percent", column)
-                axes.set(xlabel="training images used (%)", ylabel=what, title=regime)
-        grid[0, 0].legend(frameon=False, fontsize=8)
-        figure.suptitle(f"{self.title}: mean ±1 sd of {self.seeds} seeds")
+            rows = [
+                (100 * fraction, row)
+                for fraction in self.fractions
+                for row in rows_of(found, condition=condition_of(regime, fraction))
+            ]
+            plotting.draw_levels(line[0], of_regime, "percent", "final")
+            plotting.draw_differences_by_setting(line[1], rows)
+            plotting.draw_by_setting(line[2], of_regime, "percent", "final_loss")
+            for axes, title, text in zip(line, titles, labels, strict=True):
+                axes.set(title=f"{regime}: {title}", ylabel=text)
+        for axes in grid[-1]:
+            axes.set(xlabel="training images used (%)", xticks=[100 * f for f in self.fractions])
+        for axes in grid[0, :2]:
+            axes.legend(frameon=False, fontsize=8)
+        what = f"little data; differences: {' minus '.join(map(label, self.arms[:2]))}"
+        drawn = f"mean of {self.seeds} seeds; differences paired by seed, bars 95% interval"
+        figure.suptitle(heading(self, what, drawn, rows_of(found, question=AT_EVERY_SHARE)))
         return figure
+
+
+def condition_of(regime: Regime, fraction: float) -> str:
+    """A condition in words; the whole training set is the same in both regimes.
+
+    >>> condition_of("equal steps", 0.1), condition_of("equal steps", 1.0)
+    ('equal steps, 10% of the images', 'equal epochs, 100% of the images')
+    """
+    return f"{regime if fraction < 1 else REGIMES[0]}, {fraction:.0%} of the images"

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter, ScalarFormatter
 
 from experiments import comparisons, plotting
 from experiments.cells import ConfigError, Workload
 from experiments.comparisons import (
+    Row,
     Sample,
     answer,
     answer_of_all,
@@ -24,6 +24,7 @@ from experiments.naming import label
 from experiments.studies.base import FIGURE, Arms, Run, Searching, Sizes, Study, TaskName, train
 from experiments.studies.checks import check_at_least_one
 from experiments.studies.findings import AT_AN_END, Claim, Findings, compared, summary_table
+from experiments.studies.headings import heading
 from experiments.summary import sample, summarise
 from experiments.tables import markdown_table
 
@@ -99,9 +100,9 @@ class Noise(Searching):
             markdown_table(table),
             AT_AN_END,
             *compared(found, self.name),
-            "![final accuracy by label noise and batch size](figure.png)",
+            "![final accuracy and paired differences by label noise and batch size](figure.png)",
         ]
-        figures = {FIGURE: self.figure(summary)}
+        figures = {FIGURE: self.figure(summary, found)}
         return Findings(table, summary, found, figures, report)
 
     def compare(self, samples: Mapping[tuple[Workload, str], Sample]) -> Iterator[dict[str, Any]]:
@@ -151,25 +152,50 @@ class Noise(Searching):
             ]
         return claims
 
-    def figure(self, summary: pd.DataFrame) -> Figure:
-        """Final accuracy by share of wrong labels and by batch size, every arm at its best rate."""
-        usual = summary[summary["batch_size"] == self.batch_size]
+    def along(self, setting: str, found: pd.DataFrame) -> list[tuple[float, Row]]:
+        """The comparisons by a setting, where all others are the usual ones."""
+        usual = self.workload()
+        return [
+            (getattr(workload, setting), row)
+            for workload in self.conditions()
+            if dataclasses.replace(workload, **{setting: getattr(usual, setting)}) == usual
+            for row in rows_of(
+                found, condition=condition_of(workload.label_noise, workload.batch_size)
+            )
+        ]
+
+    def figure(self, summary: pd.DataFrame, found: pd.DataFrame) -> Figure:
+        """Final accuracy by wrong labels and by batch size, and below it the paired differences."""
         panels = {
-            "label_noise": (usual, "wrong training labels"),
-            "batch_size": (summary[summary["label_noise"] == 0], "images per step"),
+            "label_noise": (
+                summary["batch_size"] == self.batch_size,
+                "wrong training labels",
+                ".0%",
+            ),
+            "batch_size": (summary["label_noise"] == 0, "images per step", "g"),
         }
-        figure, line = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-        for axes, (column, (rows, what)) in zip(line, panels.items(), strict=True):
-            plotting.draw_by_setting(axes, rows, column, "final")
-            axes.set(xlabel=what, ylabel=f"final {self.metric.axis}")
-        line[0].xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        line[1].set_xscale("log", base=2)
-        line[1].xaxis.set_major_formatter(ScalarFormatter())
-        line[0].legend(frameon=False, fontsize=8)
-        figure.suptitle(
-            f"{self.title}: noisy signals, tuned in each condition, "
-            f"mean ±1 sd of {self.seeds} seeds"
+        figure, grid = plt.subplots(
+            2, 2, figsize=(11, 7.5), sharex="col", sharey="row", layout="constrained"
         )
+        grid[0, 1].set_xscale("log", base=2)
+        for (levels, differences), (setting, (there, what, form)) in zip(
+            grid.T, panels.items(), strict=True
+        ):
+            plotting.draw_levels(levels, summary[there], setting, "final")
+            plotting.draw_differences_by_setting(differences, self.along(setting, found))
+            values = summary.loc[there, setting].unique()
+            differences.set_xticks(values, [format(value, form) for value in values])
+            differences.set(xlabel=what)
+        minus = f"{label(self.arms[0])} minus each other arm"
+        grid[0, 0].set(ylabel=f"final {self.metric.axis}")
+        grid[1, 0].set(ylabel=f"{minus}:\n{self.metric.difference_axis}")
+        columns = len(self.arms)
+        lines = grid[0, 0].get_legend_handles_labels()
+        figure.legend(*lines, frameon=False, ncols=columns, loc="outside lower center")
+        grid[1, 0].legend(frameon=False, fontsize=8, loc="lower left")
+        drawn = f"mean of {self.seeds} seeds; differences paired by seed, bars 95% interval"
+        rows = rows_of(found, metric=self.metric.final)
+        figure.suptitle(heading(self, "noisy signals, tuned in each condition", drawn, rows))
         return figure
 
 

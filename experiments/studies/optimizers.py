@@ -1,6 +1,7 @@
 """Figure 4 of the paper: standard optimizers."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -20,6 +21,7 @@ from experiments.studies.findings import (
     near_rate,
     summary_table,
 )
+from experiments.studies.headings import heading
 from experiments.summary import sample, summarise
 from experiments.tables import markdown_table, mean_and_sd
 
@@ -80,7 +82,7 @@ class Optimizers(OnCifar10):
             *compared(found, self.name),
             "![accuracy and training loss by epoch, final and best accuracy](figure.png)",
         ]
-        figures = {FIGURE: self.figure(rows, summary)}
+        figures = {FIGURE: self.figure(rows, summary, rates, found)}
         return Findings(table, summary, found, figures, report)
 
     def claims(self, found: pd.DataFrame) -> list[Claim]:
@@ -113,24 +115,44 @@ class Optimizers(OnCifar10):
         end = "lower" if rate == low else "upper"
         return f"the best rate of {label(arm)}, {rate:g}, lies at the {end} edge of the three tried"
 
-    def figure(self, rows: pd.DataFrame, summary: pd.DataFrame) -> Figure:
-        """Accuracy and training loss by epoch; final and best accuracy by learning rate."""
+    def figure(
+        self,
+        rows: pd.DataFrame,
+        summary: pd.DataFrame,
+        strong: Mapping[str, float],
+        found: pd.DataFrame,
+    ) -> Figure:
+        """Accuracy and training loss by epoch; final and best accuracy by learning rate.
+
+        Args:
+          rows: of all training runs.
+          summary: of them.
+          strong: each arm's best rate.
+          found: the comparisons at these rates.
+        """
         figure, ((accuracy, loss), (final, best)) = plt.subplots(
             2, 2, figsize=(13, 9), layout="constrained"
         )
-        plotting.draw_metric_by_epoch(accuracy, rows)
-        plotting.draw_by_epoch(loss, rows, "train_loss")
+        plotting.draw_metric_by_epoch(accuracy, rows, strong)
+        plotting.draw_by_epoch(loss, rows, "train_loss", strong)
         loss.set(xlabel="epoch", ylabel="training loss", title="training loss", yscale="log")
         loss.yaxis.set_major_formatter(ScalarFormatter())
         loss.yaxis.set_minor_formatter(ScalarFormatter())
+        rates = sorted(summary["learning_rate"].unique())
         for axes, column in ((final, "final"), (best, "best")):
             plotting.draw_by_setting(axes, summary, "learning_rate", column)
             what = f"{column} {self.metric.title}"
             axes.set(xlabel="learning rate", ylabel=f"{what} (%)", title=what, xscale="log")
-        final.legend(frameon=False, fontsize=8)
-        lines = accuracy.get_legend_handles_labels()
-        columns = len(self.arms)
-        figure.legend(*lines, frameon=False, fontsize=8, ncols=columns, loc="outside lower center")
+            axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+            axes.minorticks_off()
+        figure.legend(
+            *accuracy.get_legend_handles_labels(),
+            title="strong: the best of an arm's three rates, by its final mean; faint: the others",
+            frameon=False,
+            ncols=len(self.arms),
+            loc="outside lower center",
+        )
         what = "standard optimizers and the full method"
-        figure.suptitle(f"{self.title}: {what} ({plotting.band(rows)})")
+        drawn = plotting.band(rows, "band and bars")
+        figure.suptitle(heading(self, what, drawn, rows_of(found)))
         return figure

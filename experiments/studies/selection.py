@@ -27,6 +27,7 @@ from experiments.studies.base import (
 )
 from experiments.studies.checks import check_known
 from experiments.studies.findings import Claim, Findings, compared
+from experiments.studies.headings import heading
 from experiments.summary import sample
 from experiments.tables import Table, markdown_table, mean_and_sd
 
@@ -133,9 +134,8 @@ class Selection(Searching):
             *compared(found, self.name),
             "![all trials, and the selected ones](figure.png)",
         ]
-        return Findings(
-            table, trials, found, {FIGURE: self.figure(trials, samples)}, report, selections
-        )
+        figures = {FIGURE: self.figure(trials, samples, found)}
+        return Findings(table, trials, found, figures, report, selections)
 
     def compare(self, samples: Mapping[str, Sample]) -> pd.DataFrame:
         """What was selected in the first family against what was selected in each of the others."""
@@ -169,7 +169,9 @@ class Selection(Searching):
             )
         return table
 
-    def figure(self, trials: pd.DataFrame, samples: Mapping[str, Sample]) -> Figure:
+    def figure(
+        self, trials: pd.DataFrame, samples: Mapping[str, Sample], found: pd.DataFrame
+    ) -> Figure:
         """All trials of each family in order, and the selected ones on fresh seeds."""
         figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
         for family in self.arms:
@@ -183,9 +185,15 @@ class Selection(Searching):
         left.set(xlabel="trial, by its rank", ylabel="validation accuracy (%)", title="all trials")
         left.legend(frameon=False, fontsize=8)
         plotting.plain(left)
-        plotting.draw_seeds(right, {family: found.by_seed for family, found in samples.items()})
+        plotting.draw_seeds(
+            right, {family: of_family.by_seed for family, of_family in samples.items()}
+        )
         right.set(xlabel="final test accuracy (%)", title="the selected ones, fresh seeds")
-        figure.suptitle(f"{self.title}: 36 trials for each of {len(samples)} families")
+        what = f"36 trials for each of {len(samples)} families"
+        drawn = (
+            f"trials: mean of {self.tuning_seeds} seeds; selected: {self.seeds} seeds, bar: mean"
+        )
+        figure.suptitle(heading(self, what, drawn, rows_of(found)))
         return figure
 
 

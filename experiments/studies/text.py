@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from experiments import comparisons, plotting
 from experiments.cells import Workload
-from experiments.comparisons import compare, rows_of
+from experiments.comparisons import compare, delta, rows_of
 from experiments.hypotheses import STRONGEST
 from experiments.naming import find_arm, label
 from experiments.studies.base import FIGURE, Arms, Run, Searching, Sizes, TaskName, train
@@ -22,7 +22,8 @@ from experiments.studies.findings import (
     strongest,
     summary_table,
 )
-from experiments.summary import per_cell, sample, summarise
+from experiments.studies.headings import heading
+from experiments.summary import sample, summarise
 from experiments.tables import markdown_table
 
 ON_TEXT = "On text, is {} better than {}?"
@@ -91,9 +92,9 @@ class Text(Searching):
             "*final*: next characters predicted on test text, in percent. *final loss*: nats per "
             f"character. {AT_AN_END}",
             *compared(found, self.name),
-            "![test loss by epoch and final accuracy](figure.png)",
+            "![test loss by epoch and paired differences in final accuracy](figure.png)",
         ]
-        return Findings(table, summary, found, {FIGURE: self.figure(rows)}, report)
+        return Findings(table, summary, found, {FIGURE: self.figure(rows, found)}, report)
 
     def claims(self, found: pd.DataFrame) -> list[Claim]:
         """What the paper did not look at."""
@@ -102,16 +103,28 @@ class Text(Searching):
         baselines = [row for row in rows if not find_arm(row["control"]).family]
         return [*claims, strongest(STRONGEST, baselines, rows)] if baselines else claims
 
-    def figure(self, rows: pd.DataFrame) -> Figure:
-        """Test loss by epoch, and final accuracy per seed, of every arm at its best rate."""
-        figure, (loss, accuracy) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    def figure(self, rows: pd.DataFrame, found: pd.DataFrame) -> Figure:
+        """Test loss by epoch, and the first arm minus each of the others, at their best rates."""
+        against = rows_of(found)
+        figure, (loss, differences) = plt.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
         plotting.draw_by_epoch(loss, rows, "test_loss")
         loss.set(xlabel="epoch", ylabel="test loss (nats per character)", title="test loss")
-        loss.legend(frameon=False, fontsize=8)
-        cells = per_cell(rows).groupby("arm", sort=False)["final"]
-        plotting.draw_seeds(accuracy, {str(arm): of_arm for arm, of_arm in cells})
-        title = "final test accuracy, one point per seed"
-        accuracy.set(xlabel="next characters predicted (%)", title=title)
+        # Some differences are ten times as large as others.
+        differences.set_xscale("symlog", linthresh=1, linscale=1.5)
+        plotting.draw_differences(differences, against)
+        names = [f"{label(row['control'])}\n{delta(row)}" for row in against]
+        differences.set_yticks(range(len(against)), names, fontsize=8)
+        for axes in (loss, differences):
+            axes.legend(frameon=False, fontsize=8)
+        ends = differences.get_xlim()
+        ticks = [0, *(sign * size for size in (0.5, 1, 2, 5, 10, 20, 50) for sign in (-1, 1))]
+        differences.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        differences.set(
+            xlabel=f"{self.metric.difference_axis}, logarithmic beyond ±1",
+            title=f"{label(self.arms[0])} minus each other arm, bars 95% interval",
+            xlim=ends,
+        )
+        drawn = f"{plotting.band(rows)}; differences paired by seed"
         what = "every arm at the best of three rates"
-        figure.suptitle(f"{self.title}: {what} ({plotting.band(rows)})")
+        figure.suptitle(heading(self, what, drawn, against))
         return figure

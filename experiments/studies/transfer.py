@@ -15,6 +15,7 @@ from experiments.naming import find_arm, label
 from experiments.studies.base import FIGURE, Arms, OnCifar10, Run, Tuned, train
 from experiments.studies.checks import check_known
 from experiments.studies.findings import Claim, Findings, bullets, compared, summary_table
+from experiments.studies.headings import heading
 from experiments.studies.selection import FAMILIES
 from experiments.summary import per_cell, sample, summarise
 from experiments.tables import markdown_table
@@ -82,7 +83,7 @@ class Transfer(OnCifar10, Tuned):
             f"{stable[0].upper()}{stable[1:]}.",
             "![accuracy and loss by epoch](figure.png)",
         ]
-        figures = {FIGURE: self.figure(rows)}
+        figures = {FIGURE: self.figure(rows, found)}
         return Findings(table, summary, found, figures, report)
 
     def compare(self, samples: Mapping[str, Sample], stable: str) -> Iterator[dict[str, Any]]:
@@ -119,7 +120,7 @@ class Transfer(OnCifar10, Tuned):
             ),
         ]
 
-    def figure(self, rows: pd.DataFrame) -> Figure:
+    def figure(self, rows: pd.DataFrame, found: pd.DataFrame) -> Figure:
         """Test accuracy and loss by epoch of settings that were tuned elsewhere."""
         figure, (accuracy, loss) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
         plotting.draw_metric_by_epoch(accuracy, rows)
@@ -127,5 +128,5 @@ class Transfer(OnCifar10, Tuned):
         loss.set(xlabel="epoch", ylabel="test loss", title="test loss")
         accuracy.legend(frameon=False, fontsize=8)
         what = "settings tuned on MNIST, unchanged"
-        figure.suptitle(f"{self.title}: {what} ({plotting.band(rows)})")
+        figure.suptitle(heading(self, what, plotting.band(rows), rows_of(found)))
         return figure

@@ -19,6 +19,7 @@ from experiments.search import (
 )
 from experiments.studies.base import FIGURE, FIRST_TUNING_SEED, Arms, Run, Sizes, Study, TaskName
 from experiments.studies.findings import Findings
+from experiments.studies.headings import heading
 from experiments.summary import summarise
 from experiments.tables import Table, markdown_table
 
@@ -153,10 +154,8 @@ class Tune(Study):
         grid[0, 0].set_ylim(best_of_all - 8, best_of_all + 0.8)
         figure.supxlabel("learning rate")
         figure.supylabel(self.metric.validation_axis)
-        figure.suptitle(
-            f"{self.title}: learning rates tried, circle: selected "
-            f"(mean of {self.seeds} seeds, bars ±1 standard deviation)"
-        )
+        drawn = f"mean of {self.seeds} seeds, bars ±1 standard deviation"
+        figure.suptitle(heading(self, "learning rates tried, circle: selected", drawn))
         return figure
 
 

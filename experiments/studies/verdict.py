@@ -8,13 +8,21 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments import comparisons, hypotheses
+from experiments import comparisons, hypotheses, plotting
 from experiments.arms import ABLATIONS, FAIR_TEST
 from experiments.cells import Cell, ConfigError, Workload
-from experiments.comparisons import Row, Sample, Verdict, answer, compare, measured, rows_of
+from experiments.comparisons import (
+    Row,
+    Sample,
+    Verdict,
+    answer,
+    compare,
+    could_show,
+    measured,
+    rows_of,
+)
 from experiments.hypotheses import ARMS_OF_HYPOTHESES, HYPOTHESES, Competitor
-from experiments.naming import colour, find_arm, label
-from experiments.statistics import MARGIN
+from experiments.naming import find_arm, label
 from experiments.studies.base import FIGURE, Arms, Run, TaskName, Tuned, train
 from experiments.studies.findings import (
     Claim,
@@ -24,6 +32,7 @@ from experiments.studies.findings import (
     strongest,
     summary_table,
 )
+from experiments.studies.headings import heading
 from experiments.summary import sample, summarise
 from experiments.tables import markdown_table
 
@@ -200,24 +209,34 @@ class FairTest(Tuned):
         return "central claim", both, "; ".join(said), "; ".join(numbers)
 
     def figure(self, found: pd.DataFrame) -> Figure:
-        """Paired differences of the full method and every other arm, ordered, with intervals."""
-        rows = rows_of(found, condition="tuned learning rates")
-        rows = sorted(rows, key=lambda row: row["mean"])
-        figure, axes = plt.subplots(figsize=(8, 0.32 * len(rows) + 1.6), layout="constrained")
-        axes.axvspan(-MARGIN, MARGIN, color="0.9", label=f"no practical size (±{MARGIN} points)")
-        axes.axvline(0, color="0.4", linewidth=0.8)
-        for height, row in enumerate(rows):
-            mean = row["mean"]
-            reach = [[mean - row["interval_low"]], [row["interval_high"] - mean]]
-            axes.errorbar(
-                mean, height, xerr=reach, fmt="o", color=colour(row["control"]), capsize=3
+        """The full method minus every other arm: above what was written down before, then more."""
+        panels = {
+            "hypotheses, written down before the run": HYPOTHESIS,
+            "exploration: questions that came up afterwards": EXPLORATION,
+        }
+        tuned = {
+            title: sorted(
+                rows_of(found, family=family, condition="tuned learning rates"),
+                key=lambda row: -row["mean"],
             )
-        labels = [f"{label(row['control'])} (n = {row['n']})" for row in rows]
-        axes.set_yticks(range(len(rows)), labels, fontsize=8)
-        axes.set(
-            xlabel="final test accuracy of the full method minus that of the arm (points)",
-            title=f"{self.title}: every arm tuned, paired by seed,\nmean and 95% BCa interval",
+            for title, family in panels.items()
+        }
+        sizes = [len(rows) + 1.5 for rows in tuned.values() if rows]
+        figure, grid = plt.subplots(
+            len(sizes),
+            1,
+            figsize=(8.5, 0.32 * sum(sizes) + 1.6),
+            sharex=True,
+            squeeze=False,
+            layout="constrained",
+            height_ratios=sizes,
         )
-        axes.legend(frameon=False, fontsize=8, loc="lower right")
-        axes.spines[["top", "right"]].set_visible(False)
+        for axes, (title, rows) in zip(grid[:, 0], tuned.items(), strict=False):
+            plotting.draw_differences(axes, rows)
+            axes.set(title=f"{title}\n{could_show(rows)}")
+        grey = grid[0, 0].get_legend_handles_labels()
+        figure.legend(*grey, frameon=False, fontsize=8, loc="outside lower right")
+        grid[-1, 0].set(xlabel=f"full method minus the arm: {self.metric.difference_axis}")
+        drawn = "paired by seed (n: seeds), mean and 95% BCa interval"
+        figure.suptitle(heading(self, "the full method beside every other arm, all tuned", drawn))
         return figure

@@ -1,20 +1,27 @@
 """What the tests of all studies share: a made-up outcome in place of training."""
 
 import dataclasses
+import functools
 import io
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from rich.console import Console
 
 from experiments import __main__ as command_line
+from experiments import plotting
 from experiments.arms import ARMS
 from experiments.comparisons import COLUMNS
 from experiments.dataset import Dataset
@@ -140,6 +147,24 @@ def write_selections(folder: Path) -> Path:
     return folder
 
 
+def words(figure: Figure) -> str:
+    """All that is written in a figure."""
+    return "\n".join(text.get_text() for text in figure.findobj(Text))
+
+
+def draws_differences(axes: Axes, rows: pd.DataFrame) -> None:
+    """The points and intervals of some axes are those of the comparisons, in their order."""
+    points = [line for line in axes.get_lines() if line.get_marker() == "o"]
+    intervals = [line for line in axes.get_lines() if line.get_marker() in ("|", "_")]
+    along = "get_xdata" if intervals[0].get_marker() == "|" else "get_ydata"
+    drawn = [
+        (*getattr(point, along)(), *getattr(interval, along)())
+        for point, interval in zip(points, intervals, strict=True)
+    ]
+    expected = rows[["mean", "interval_low", "interval_high"]].to_numpy()
+    np.testing.assert_allclose(drawn, expected, atol=1e-6)
+
+
 @dataclasses.dataclass(frozen=True)
 class Done:
     """A study that was run."""
@@ -166,6 +191,20 @@ class Done:
     @property
     def report(self) -> str:
         return (self.folder / "report.md").read_text()
+
+    @functools.cached_property
+    def figures(self) -> dict[str, Figure]:
+        """What is drawn anew from the records."""
+        drawn: dict[str, Figure] = {}
+
+        def keep(figure: Figure, path: Path) -> None:
+            plt.close(figure)
+            drawn[path.name] = figure
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(plotting, "save", keep)
+            write_report(self.folder)
+        return drawn
 
 
 class StudyTests:
@@ -213,6 +252,21 @@ class StudyTests:
         for block in re.findall(r"(?:^\|.*\n?)+", done.report, re.MULTILINE):
             widths = {line.count("|") for line in block.strip().split("\n")}
             assert len(widths) == 1, "a table is well formed"
+
+    def test_says_in_each_figure_its_task_scale_and_seeds_and_what_it_could_have_shown(
+        self, done: Done
+    ):
+        for name, figure in done.figures.items():
+            assert f"{done.study.title}{done.study.scale()}: " in words(figure), name
+            assert re.search(
+                rf"\b({done.study.seeds} seeds|n = {done.study.seeds}\b)", words(figure)
+            )
+        if len(done.comparisons):
+            sizes = [f"{size:.2g}" for size in done.comparisons["detectable"] if size < math.inf]
+            pattern = r"could show (\S+)|too few seeds"
+            found = re.findall(pattern, words(done.figures["figure.png"]))
+            assert found
+            assert set(found) <= {"", *sizes}
 
     def test_reports_every_comparison_that_it_records(self, done: Done):
         assert tuple(done.comparisons.columns) == COLUMNS

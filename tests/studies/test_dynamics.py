@@ -40,7 +40,7 @@ class TestLayers:
         planted |= {"alpha_from_0.2/kernel": 0.75, "alpha_from_1.1/kernel": 0.25}
         planted |= {"alpha_mean/kernel": 0.4, "fraction_at_min/kernel": 0.75}
         planted |= {"fraction_at_max/kernel": 0.0, "fraction_negative/kernel": 0.0}
-        top, bottom, *_ = layers(rows.assign(**planted), "full", "MNIST").axes
+        top, bottom, *_ = layers(rows.assign(**planted), "MNIST").axes
         (mesh,) = top.collections
         heights = mesh.get_coordinates()[:-1, 0, 1]  # lower edges of the bins
         drawn = {

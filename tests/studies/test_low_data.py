@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.studies.low_data import LowData
-from tests.studies.made_up import Done, StudyTests, final_percent
+from tests.studies.made_up import Done, StudyTests, draws_differences, final_percent
 
 
 class TestLowData(StudyTests):
@@ -31,3 +31,10 @@ class TestLowData(StudyTests):
         for claim in done.read("claims.csv")["answer"]:
             assert "at equal epochs" in claim
             assert "at equal steps" in claim
+
+    def test_draws_the_differences_on_record_at_every_share_in_both_regimes(self, done: Done):
+        rows = done.comparisons.set_index("condition")
+        whole = "equal epochs, 100% of the images"
+        _, epochs, _, _, steps, _ = done.figures["figure.png"].axes
+        draws_differences(epochs, rows.loc[["equal epochs, 50% of the images", whole]])
+        draws_differences(steps, rows.loc[["equal steps, 50% of the images", whole]])

@@ -2,8 +2,15 @@
 
 import pytest
 
+from experiments.comparisons import delta
 from experiments.studies.text import Text
-from tests.studies.made_up import Done, StudyTests, final_percent, marks_best_rates_at_an_end
+from tests.studies.made_up import (
+    Done,
+    StudyTests,
+    draws_differences,
+    final_percent,
+    marks_best_rates_at_an_end,
+)
 
 
 class TestText(StudyTests):
@@ -23,3 +30,10 @@ class TestText(StudyTests):
     def test_says_that_so_few_seeds_cannot_show_much(self, done: Done):
         (claim,) = done.read("claims.csv").query("headline").to_dict("records")
         assert "with 3 seeds, p of 1 comparison cannot fall below 0.12" in claim["answer"]
+
+    def test_draws_the_differences_on_record_with_their_numbers(self, done: Done):
+        _, differences = done.figures["figure.png"].axes
+        draws_differences(differences, done.comparisons)
+        (name,) = (text.get_text() for text in differences.get_yticklabels())
+        (row,) = done.comparisons.to_dict("records")
+        assert name == f"SGD\n{delta(row)}"

@@ -17,9 +17,11 @@ from tests.studies.made_up import (
     BEST_RATES,
     Done,
     StudyTests,
+    draws_differences,
     execute,
     final_percent,
     read,
+    words,
     write_selections,
 )
 
@@ -62,6 +64,18 @@ class TestFairTest(StudyTests):
         asked = {pair.control.arm for pair in HYPOTHESES if pair.control.rate == "tuned"}
         assert set(explored["control"]) == set(FAIR_TEST) - asked - {"full"}
         np.testing.assert_allclose(explored["p_greater_holm"], holm(explored["p_greater"]))
+
+    def test_draws_hypotheses_and_exploration_apart(self, done: Done):
+        written_down, afterwards = done.figures["figure.png"].axes
+        tuned = done.comparisons.query("condition == 'tuned learning rates'")
+        for axes, family in ((written_down, HYPOTHESIS), (afterwards, EXPLORATION)):
+            rows = tuned[tuned["family"] == family].sort_values("mean", ascending=False)
+            draws_differences(axes, rows)
+            assert family in axes.get_title()
+            names = [text.get_text() for text in axes.get_yticklabels()]
+            sides = zip(rows["control"], rows["n"], strict=True)
+            assert names == [f"{label(arm)} (n = {n})" for arm, n in sides]
+        assert "before the run" in words(done.figures["figure.png"])
 
     def test_says_all_of_it_in_the_report(self, done: Done):
         for hypothesis in HYPOTHESES:
