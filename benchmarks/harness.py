@@ -30,6 +30,7 @@ from rich.progress import (
 
 from experiments import plotting
 from experiments.cells import ConfigError
+from experiments.dataset import DataError
 from experiments.records import MANIFEST, RecordError, circumstances, write_atomically
 
 Preset = Literal["default", "smoke"]
@@ -143,7 +144,11 @@ def write(
 
 def make_manifest(benchmark: str, config: Any) -> dict[str, Any]:
     """What was run, a dataclass of settings, and under what circumstances."""
-    settings = {key: value for key, value in dataclasses.asdict(config).items() if key != "out"}
+    settings = {
+        key: value
+        for key, value in dataclasses.asdict(config).items()
+        if not isinstance(value, Path)  # where things lie says nothing about what they are
+    }
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {
         "benchmark": benchmark,
@@ -170,7 +175,7 @@ def command_line(config: type[Config], run: Callable[[Config, Console], None], n
     console = Console()
     try:
         run(tyro.cli(config, prog=f"python -m benchmarks.{name}"), console)
-    except (ConfigError, RecordError) as error:
+    except (ConfigError, DataError, RecordError) as error:
         Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
