@@ -389,5 +389,5 @@ class Families(Study):
                 min(row["n"] for row in against_base),
                 headline=True,
             ),
-            *(Claim.of("the search", row) for row in rows),
+            *(Claim.of("the search", row, data=row["condition"]) for row in rows),
         ]

@@ -37,6 +37,7 @@ class Claim:
       measured: the comparisons in numbers.
       n: number of seeds.
       headline: whether the page begins with it.
+      data: what it is about, where that is not what the whole study is about.
     """
 
     source: str
@@ -45,11 +46,12 @@ class Claim:
     measured: str
     n: int
     headline: bool = False
+    data: str = ""
 
     @classmethod
-    def of(cls, source: str, row: Row, *, headline: bool = False) -> "Claim":
+    def of(cls, source: str, row: Row, *, headline: bool = False, data: str = "") -> "Claim":
         """What one comparison says about a claim that its treatment is higher."""
-        return cls(source, row["question"], answer(row), measured(row), row["n"], headline)
+        return cls(source, row["question"], answer(row), measured(row), row["n"], headline, data)
 
 
 @dataclasses.dataclass(frozen=True)

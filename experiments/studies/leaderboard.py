@@ -389,4 +389,7 @@ class Leaderboard(Study):
 
     def claims(self, found: pd.DataFrame) -> list[Claim]:
         """What the paper did not look at: each arm against the reference."""
-        return [Claim.of("not in the paper", row) for row in rows_of(found, family=CONFIRMATORY)]
+        return [
+            Claim.of("not in the paper", row, data=row["condition"])
+            for row in rows_of(found, family=CONFIRMATORY)
+        ]

@@ -19,10 +19,10 @@ def save(study: Study, findings: Findings, folder: Path) -> None:
     write_atomically(folder / "comparisons.csv", findings.comparisons.to_csv(index=False))
     claims = pd.DataFrame(
         [
-            {"data": study.title + study.scale(), **vars(claim)}
+            {**vars(claim), "data": claim.data or study.title + study.scale()}
             for claim in study.claims(findings.comparisons)
         ],
-        columns=["data", *(field.name for field in dataclasses.fields(Claim))],
+        columns=list(dict.fromkeys(["data", *(f.name for f in dataclasses.fields(Claim))])),
     )
     write_atomically(folder / "claims.csv", claims.to_csv(index=False))
     if findings.selections is not None:
