@@ -112,9 +112,11 @@ class LowData(Study):
             for regime in REGIMES
             for fraction in self.fractions
         }
-        once = {condition_of(*key): sides for key, sides in samples.items()}
-        for condition, sides in once.items():
-            yield compare(AT_EVERY_SHARE, *sides, family=self.name, condition=condition)
+        for (regime, fraction), sides in samples.items():
+            # The whole training set is the same in both regimes: one comparison.
+            if fraction < 1 or regime == REGIMES[0]:
+                condition = condition_of(regime, fraction)
+                yield compare(AT_EVERY_SHARE, *sides, family=self.name, condition=condition)
         least, most = min(self.fractions), max(self.fractions)
         for regime in REGIMES if least < most else ():
             yield compare_differences(
@@ -165,7 +167,7 @@ class LowData(Study):
         for axes in grid[-1]:
             axes.set(xlabel="training images used (%)", xticks=[100 * f for f in self.fractions])
         for axes in grid[0, :2]:
-            axes.legend(frameon=False, fontsize=8)
+            axes.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=8)
         what = f"little data; differences: {' minus '.join(map(label, self.arms[:2]))}"
         drawn = f"mean of {self.seeds} seeds; differences paired by seed, bars 95% interval"
         figure.suptitle(heading(self, what, drawn, rows_of(found, question=AT_EVERY_SHARE)))

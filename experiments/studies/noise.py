@@ -192,7 +192,8 @@ class Noise(Searching):
         columns = len(self.arms)
         lines = grid[0, 0].get_legend_handles_labels()
         figure.legend(*lines, frameon=False, ncols=columns, loc="outside lower center")
-        grid[1, 0].legend(frameon=False, fontsize=8, loc="lower left")
+        grey = grid[1, 0].get_legend_handles_labels()
+        grid[1, 0].legend(*grey, frameon=False, fontsize=8, loc="lower left")
         drawn = f"mean of {self.seeds} seeds; differences paired by seed, bars 95% interval"
         rows = rows_of(found, metric=self.metric.final)
         figure.suptitle(heading(self, "noisy signals, tuned in each condition", drawn, rows))

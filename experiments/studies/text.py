@@ -115,7 +115,7 @@ class Text(Searching):
         names = [f"{label(row['control'])}\n{delta(row)}" for row in against]
         differences.set_yticks(range(len(against)), names, fontsize=8)
         for axes in (loss, differences):
-            axes.legend(frameon=False, fontsize=8)
+            axes.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=8)
         ends = differences.get_xlim()
         ticks = [0, *(sign * size for size in (0.5, 1, 2, 5, 10, 20, 50) for sign in (-1, 1))]
         differences.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

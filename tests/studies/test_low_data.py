@@ -1,9 +1,11 @@
 """Figure 3: little data."""
 
+from pathlib import Path
+
 import pytest
 
 from experiments.studies.low_data import LowData
-from tests.studies.made_up import Done, StudyTests, draws_differences, final_percent
+from tests.studies.made_up import Done, StudyTests, draws_differences, execute, final_percent, read
 
 
 class TestLowData(StudyTests):
@@ -38,3 +40,9 @@ class TestLowData(StudyTests):
         _, epochs, _, _, steps, _ = done.figures["figure.png"].axes
         draws_differences(epochs, rows.loc[["equal epochs, 50% of the images", whole]])
         draws_differences(steps, rows.loc[["equal steps, 50% of the images", whole]])
+
+
+def test_of_one_arm_alone_no_difference_is_drawn(tmp_path: Path):
+    study = LowData(arms=("full",), seeds=2, epochs=1, fractions=(0.5, 1.0), out=tmp_path / "out")
+    execute(study)
+    assert read(tmp_path / "out", "comparisons.csv").empty

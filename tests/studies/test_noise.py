@@ -1,5 +1,7 @@
 """Wrong labels, small and large batches."""
 
+from pathlib import Path
+
 import pytest
 
 from experiments.studies.noise import Noise
@@ -7,8 +9,10 @@ from tests.studies.made_up import (
     Done,
     StudyTests,
     draws_differences,
+    execute,
     final_percent,
     marks_best_rates_at_an_end,
+    read,
 )
 
 
@@ -60,3 +64,16 @@ class TestNoise(StudyTests):
             there = summary[(summary["arm"] == arm) & (summary["batch_size"] == 128)]
             there = there.sort_values("label_noise")
             assert line.get_ydata() == pytest.approx(there["final_mean"].to_numpy())
+
+
+def test_of_one_arm_alone_no_difference_is_drawn(tmp_path: Path):
+    study = Noise(
+        arms=("full",),
+        seeds=2,
+        epochs=1,
+        label_noise=(0.0, 0.4),
+        batch_sizes=(8,),
+        out=tmp_path / "out",
+    )
+    execute(study)
+    assert read(tmp_path / "out", "comparisons.csv").empty

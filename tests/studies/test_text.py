@@ -1,5 +1,7 @@
 """Text."""
 
+from pathlib import Path
+
 import pytest
 
 from experiments.comparisons import delta
@@ -8,8 +10,10 @@ from tests.studies.made_up import (
     Done,
     StudyTests,
     draws_differences,
+    execute,
     final_percent,
     marks_best_rates_at_an_end,
+    read,
 )
 
 
@@ -37,3 +41,11 @@ class TestText(StudyTests):
         (name,) = (text.get_text() for text in differences.get_yticklabels())
         (row,) = done.comparisons.to_dict("records")
         assert name == f"SGD\n{delta(row)}"
+
+
+def test_of_one_arm_alone_no_difference_is_drawn(tmp_path: Path):
+    study = Text(
+        arms=("full",), seeds=2, epochs=1, task="mnist5k", tuning_seeds=1, out=tmp_path / "out"
+    )
+    execute(study)
+    assert read(tmp_path / "out", "comparisons.csv").empty
