@@ -44,9 +44,9 @@ def choose(trials: Sequence[Trial], scores: FloatArray) -> Chosen:
       trials: all of an arm.
       scores: [trials, seeds], higher is better; what is not a number is the lowest.
     """
-    scores = np.nan_to_num(scores, nan=-np.inf, neginf=-np.inf)
+    scores = _comparable(scores)
     means = scores.mean(axis=1)
-    order = np.argsort(-means, kind="stable")
+    order = ranked(scores)
     best = trials[order[0]]
     runner_up = trials[order[min(1, len(trials) - 1)]]
     return Chosen(
@@ -58,6 +58,22 @@ def choose(trials: Sequence[Trial], scores: FloatArray) -> Chosen:
         tuple(name for name in best.values() if edge(trials, best, name)),
         len(trials),
     )
+
+
+def ranked(scores: FloatArray) -> list[int]:
+    """The places of trials, from the one with the highest mean on.
+
+    >>> ranked(np.array([[1.0], [np.nan], [2.0]]))
+    [2, 0, 1]
+
+    Args:
+      scores: [trials, seeds], higher is better; what is not a number is the lowest.
+    """
+    return [int(place) for place in np.argsort(-_comparable(scores).mean(axis=1), kind="stable")]
+
+
+def _comparable(scores: FloatArray) -> FloatArray:
+    return np.nan_to_num(scores, nan=-np.inf, neginf=-np.inf)
 
 
 def edge(trials: Sequence[Trial], trial: Trial, name: str) -> str:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from experiments import spaces
 from experiments.spaces import Space, Trial
-from experiments.trials import choose, extension
+from experiments.trials import choose, extension, ranked
 
 MOST_EXTENSIONS = 3
 
@@ -74,9 +74,8 @@ def halve(
     first = judge(tried, 1)
     left = {}
     for key, trials in tried.items():
-        scores = np.nan_to_num(results(tried, first, key)[:, 0], nan=-np.inf, neginf=-np.inf)
-        best = sorted(np.argsort(-scores, kind="stable")[:kept])
-        left[key] = [trials[place] for place in best]
+        best = ranked(results(tried, first, key))[:kept]
+        left[key] = [trials[place] for place in sorted(best)]
     return tried, first, left, judge(left, seeds)
 
 

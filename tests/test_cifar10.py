@@ -33,6 +33,13 @@ def test_cifar10_is_trained_with_resnet18():
     assert isinstance(model, ResNet)
 
 
+def test_the_small_task_has_a_narrow_resnet_whose_stem_has_stride_4():
+    model = nnx.eval_shape(lambda: TASKS["cifar10_small"].model(dataset(), nnx.Rngs(0)))
+    assert isinstance(model, ResNet)
+    assert model.stem.kernel.shape == (3, 3, 3, 8)
+    assert model.stem.strides == 4
+
+
 def test_evaluation_normalises_each_channel_and_changes_nothing_else():
     preprocess = make_problem(Workload("cifar10"), dataset()).preprocess
     expected = (IMAGES / 255 - np.array(CIFAR10_MEAN)) / np.array(CIFAR10_STD)

@@ -12,7 +12,7 @@ from flax import nnx
 from experiments import tasks
 from experiments.arms import ARMS
 from experiments.cells import Workload
-from experiments.dataset import Dataset, subset, validation_split, with_label_noise
+from experiments.dataset import DataError, Dataset, subset, validation_split, with_label_noise
 from experiments.mesh import make_mesh
 from experiments.models import Transformer
 from experiments.train import Arrays, Program
@@ -84,6 +84,24 @@ class TestLoad:
         part = load(Workload("mnist", split="validation", fraction=0.4))
         np.testing.assert_array_equal(part.test_images, whole.test_images)
         np.testing.assert_array_equal(np.bincount(part.train_labels), [2] * 10)
+
+    @pytest.mark.usefixtures("loads")
+    @pytest.mark.parametrize("split", ["test", "validation"])
+    def test_takes_as_many_examples_as_a_small_task_has(
+        self, split: str, monkeypatch: pytest.MonkeyPatch
+    ):
+        small = dataclasses.replace(tasks.TASKS["mnist"], examples=20)
+        monkeypatch.setitem(tasks.TASKS, "small", small)
+        dataset = load(Workload("small", split=split))
+        np.testing.assert_array_equal(np.bincount(dataset.train_labels), [2] * 10)
+        whole = load(Workload("mnist", split=split))
+        np.testing.assert_array_equal(dataset.test_images, whole.test_images)
+
+    @pytest.mark.usefixtures("loads")
+    def test_refuses_a_small_task_of_more_examples_than_there_are(self):
+        said = "mnist_small has 10000 training examples, and its data 60"
+        with pytest.raises(DataError, match=said):
+            load(Workload("mnist_small"))
 
     @pytest.mark.usefixtures("loads")
     def test_makes_labels_noisy_in_training_alone(self):

@@ -120,8 +120,8 @@ class Accuracy(Study):
                     f"{label(arm)}: {ours.mean():.2f}% here ({len(ours)} seeds), "
                     f"{theirs.mean():.2f}% there ({len(theirs)} seeds), {apart:+.2f} points apart."
                 )
-        heading = "After 10 epochs, beside the published implementation:"
-        return [heading, bullets([*lines, *self.beside_reported(rows)])] if lines else []
+        said = "After 10 epochs, beside the published implementation:"
+        return [said, bullets([*lines, *self.beside_reported(rows)])] if lines else []
 
     def beside_reported(self, rows: pd.DataFrame) -> list[str]:
         """The ablation's distance from the full method, beside what the authors report of it."""

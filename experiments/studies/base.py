@@ -46,7 +46,14 @@ FIRST_TUNING_SEED = 1000  # far from those of every final run
 PLACES = ("out", "data_dir", "raw_dir", "mesh", "fsdp", "distributed", "plan")
 # May change: every record names its own, and finished runs are kept.
 VARIABLE = (
-    *("preset", "arms", "seeds", "ablation_seeds", "budget", "tuned", "baselines", "further"),
+    "preset",
+    "arms",
+    "seeds",
+    "ablation_seeds",
+    "budget",
+    "tuned",
+    "baselines",
+    "further",
 )
 
 

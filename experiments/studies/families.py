@@ -7,17 +7,17 @@ from typing import Any, ClassVar, NamedTuple
 import pandas as pd
 
 from experiments import comparisons, spaces
-from experiments.cells import Cell, Workload
+from experiments.cells import Cell
 from experiments.comparisons import Verdict, compare, rows_of
 from experiments.naming import label
 from experiments.schedules import Schedule
 from experiments.spaces import LEARNING_RATE, Space, Trial
 from experiments.studies import families_figures as figures
 from experiments.studies import leaderboard_tables as tables
-from experiments.studies.base import FIGURE, FIRST_TUNING_SEED, Arms, Run, Sizes, Study, train
+from experiments.studies.base import FIGURE, FIRST_TUNING_SEED, Arms, Run, Sizes, TaskName, train
 from experiments.studies.checks import check_at_least_one, check_known
 from experiments.studies.findings import Claim, Findings, compared
-from experiments.studies.judging import judge
+from experiments.studies.judging import OnTasks, judge
 from experiments.summary import sample, summarise
 from experiments.tables import Table, markdown_table, mean_and_sd
 from experiments.tasks import find_task
@@ -62,7 +62,7 @@ WHICH_COORDINATE = "Does it matter in {} which coordinate gets which coefficient
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Families(Study):
+class Families(OnTasks):
     """Does any plasticity earn its place? A search for one that does.
 
     Families of plasticity around an optimizer, and the optimizer alone, get the same number of
@@ -102,7 +102,7 @@ class Families(Study):
 
     chosen_freely: ClassVar[tuple[str, ...]] = ("task", "arms", "further")
 
-    task: str = "fashion_mnist"
+    task: TaskName = "fashion_mnist"
     arms: Arms = tuple(FAMILIES)
     further: tuple[str, ...] = ()
     schedule: Schedule = "cosine"
@@ -145,10 +145,6 @@ class Families(Study):
         """Every family and its base."""
         return tuple(name for arm in self.arms for name in (arm, FAMILIES[arm].base))
 
-    def workload_of(self, task: str) -> Workload:
-        """What the final cells of a task share."""
-        return Workload(task, self.epochs, find_task(task).batch_size)
-
     def ranges(self) -> dict[Key, dict[str, Space]]:
         """What the search varies of each arm."""
         found = {}
@@ -160,16 +156,12 @@ class Families(Study):
 
     def run(self, run: Run, source: str) -> Findings:
         """Searches, then trains the winners, their bases and placebos on fresh seeds."""
-
-        def judge(tried: Search, seeds: int) -> Values:
-            held_out = dataclasses.replace(
-                self.workload_of(self.task),
-                split="validation",
-            )
-            return self.judge(run, tried, {self.task: held_out}, seeds, {})
-
         tried, first, left, second = halve(
-            judge, self.ranges(), self.budget, self.kept, self.tuning_seeds
+            lambda tried, seeds: self.judge(run, tried, seeds, {}),
+            self.ranges(),
+            self.budget,
+            self.kept,
+            self.tuning_seeds,
         )
         chosen = {key: choose(left[key], results(left, second, key)) for key in left}
         rates, of_rates = self.search_rates(run, chosen)
@@ -192,9 +184,8 @@ class Families(Study):
             {
                 "trials.csv": pd.concat(
                     [
-                        tables.trials_table(tried, first).assign(round=1),
-                        tables.trials_table(left, second).assign(round=2),
-                        tables.trials_table(rates, of_rates).assign(round=3),
+                        tables.trials_table(tried, {k: first[k] | second[k] for k in tried}),
+                        tables.trials_table(rates, of_rates),
                     ]
                 ),
                 "budget.csv": budget,
@@ -210,7 +201,6 @@ class Families(Study):
         self,
         run: Run,
         tried: Search,
-        workloads: Mapping[str, Workload],
         seeds: int,
         frozen: Mapping[str, Trial],
     ) -> Values:
@@ -219,13 +209,12 @@ class Families(Study):
         Args:
           run: trains.
           tried: trials of each task and arm.
-          workloads: of each task.
           seeds: training runs per trial.
           frozen: of an arm, the settings that are not searched.
         """
         plan = {
             (task, arm, trial): self.with_seeds(
-                workloads[task],
+                self.workload_of(task, tuning=True),
                 arm,
                 trial.learning_rate,
                 seeds,
@@ -248,12 +237,8 @@ class Families(Study):
         }
         if not ranges:
             return {}, {}
-        held_out = {
-            task: dataclasses.replace(self.workload_of(task), split="validation")
-            for task in self.further
-        }
         return search(
-            lambda tried: self.judge(run, tried, held_out, self.tuning_seeds, frozen),
+            lambda tried: self.judge(run, tried, self.tuning_seeds, frozen),
             ranges,
             self.rates,
         )
@@ -372,7 +357,7 @@ class Families(Study):
             for arm in self.arms
             if sum(row["treatment"] == arm for row in better) >= ENOUGH_TASKS
         ]
-        most = max(against_base, key=lambda row: row["interval_high"])
+        most = max(against_base, key=lambda row: row["interval_high"] / row["margin"])
         said = (
             f"yes: {', '.join(earned)}, better than the base on {ENOUGH_TASKS} tasks or more"
             if earned

@@ -1,15 +1,27 @@
-"""What the trials of a search gave, from the training runs of each."""
+"""Studies that search on several tasks: their workloads, and what a trial is judged by."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from experiments.cells import Cell
+from experiments.cells import Cell, Workload
 from experiments.schedules import Schedule, decays
 from experiments.spaces import Trial
-from experiments.studies.base import Run, train
+from experiments.studies.base import Run, Study, train
 from experiments.summary import sample
+from experiments.tasks import find_task
 from experiments.tuning import Values
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OnTasks(Study):
+    """A study on several tasks, each with batches of its own size."""
+
+    def workload_of(self, task: str, *, tuning: bool = False) -> Workload:
+        """What the cells of a task share; in tuning, judged on held-out training examples."""
+        workload = Workload(task, self.epochs, find_task(task).batch_size)
+        return dataclasses.replace(workload, split="validation") if tuning else workload
 
 
 def judged_by(schedule: Schedule) -> str:

@@ -25,13 +25,12 @@ from experiments.studies.base import (
     Arms,
     Run,
     Sizes,
-    Study,
     default_folder,
     train,
 )
 from experiments.studies.checks import check_at_least_one
 from experiments.studies.findings import Claim, Findings, compared
-from experiments.studies.judging import judge, judged_by
+from experiments.studies.judging import OnTasks, judge, judged_by
 from experiments.summary import sample, summarise
 from experiments.tables import Table, markdown_table, mean_and_sd
 from experiments.tasks import TASKS, find_task
@@ -48,7 +47,7 @@ Part = tuple[str, str, str]  # of the final runs: which trial, task and arm
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Leaderboard(Study):
+class Leaderboard(OnTasks):
     """Any optimizers on any tasks: tuned alike, run on fresh seeds, compared with a reference.
 
     Every arm gets the same number of trials on each task, over its learning rate, its weight decay
@@ -144,12 +143,6 @@ class Leaderboard(Study):
     def against(self) -> str:
         """The arm that the others are compared with."""
         return self.reference or self.arms[0]
-
-    def workload_of(self, task: str, *, tuning: bool = False) -> Workload:
-        """What the cells of a task share."""
-        batch_size = find_task(task).batch_size
-        workload = Workload(task, self.epochs, batch_size)
-        return dataclasses.replace(workload, split="validation") if tuning else workload
 
     def workload(self) -> Workload:
         """That of the first task."""

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from experiments import plotting, scores
-from experiments.comparisons import Verdict, rows_of
+from experiments.comparisons import Row, Verdict, could_show, rows_of
 from experiments.naming import colour, label
 from experiments.tasks import find_task
 
@@ -25,40 +25,57 @@ MARKS = {
 
 def differences(found: pd.DataFrame, tasks: Sequence[str], reference: str, family: str) -> Figure:
     """Each arm minus the reference on each task: mean, 95% interval and verdict."""
-    arms = list(dict.fromkeys(row["treatment"] for row in rows_of(found, family=family)))
-    width, height = 3.2 + 3.2 * len(tasks), 2.1 + 0.36 * max(len(arms), 2)
+    by_task = {task: of_task(found, task, family) for task in tasks}
+    most = max(map(len, by_task.values()))
     figure, grid = plt.subplots(
-        1, len(tasks), figsize=(width, height), sharey=True, squeeze=False, layout="constrained"
+        1,
+        len(tasks),
+        figsize=(3.2 + 3.6 * len(tasks), 2.3 + 0.36 * max(most, 2)),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
     )
-    for axes, task in zip(grid[0], tasks, strict=True):
-        of = find_task(task)
-        rows = rows_of(found, family=family, condition=of.title)
-        axes.axvspan(-of.metric.margin, of.metric.margin, color="0.9")
-        axes.axvline(0, color="0.4", linewidth=0.8)
-        for row in rows:
-            place = arms.index(row["treatment"])
-            mean = row["mean"]
-            axes.plot([row["interval_low"], row["interval_high"]], [place, place], color="0.4")
-            mark = MARKS[Verdict(row["verdict"])]
-            axes.plot(mean, place, mark, color=colour(row["treatment"]), markersize=8)
-        n = max((row["n"] for row in rows), default=0)
-        direction = "" if of.metric.higher_is_better else ", higher is better"
-        unit = f" ({of.metric.difference_unit})" if of.metric.difference_unit else ""
-        axes.set(title=f"{of.title}\n(n = {n})", xlabel=f"{of.metric.final}{unit}{direction}")
-        plotting.plain(axes)
-    grid[0, 0].set_yticks(range(len(arms)), [label(arm) for arm in arms])
-    grid[0, 0].invert_yaxis()
-    handles = [
-        Line2D([], [], color="0.3", marker=mark, linestyle="", label=str(verdict))
-        for verdict, mark in MARKS.items()
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    for axes, (task, rows) in zip(grid[0], by_task.items(), strict=True):
+        draw_verdicts(axes, rows, task)
+    names = [label(row["treatment"]) for row in by_task[tasks[0]]]
+    grid[0, 0].set_yticks(range(len(names)), names)
+    name_verdicts(figure)
     figure.suptitle(
         f"Each arm minus {label(reference)}, all tuned alike\n"
         "mean and 95% interval, paired by seed; grey: no practical size",
         fontsize=10,
     )
     return figure
+
+
+def of_task(found: pd.DataFrame, task: str, family: str) -> list[Row]:
+    """The comparisons of a family that are about a task."""
+    return rows_of(found, family=family, condition=find_task(task).title)
+
+
+def draw_verdicts(axes: Axes, rows: Sequence[Row], task: str) -> None:
+    """Comparisons on a task from the top on: mean, 95% interval, and the verdict as a mark."""
+    metric = find_task(task).metric
+    axes.axvspan(-metric.margin, metric.margin, color="0.9")
+    axes.axvline(0, color="0.4", linewidth=0.8)
+    for place, row in enumerate(rows):
+        axes.plot([row["interval_low"], row["interval_high"]], [place, place], color="0.4")
+        mark = MARKS[Verdict(row["verdict"])]
+        axes.plot(row["mean"], place, mark, color=colour(row["treatment"]), markersize=8)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    n = max((row["n"] for row in rows), default=0)
+    axes.set_title(f"{find_task(task).title}, n = {n}\n{could_show(rows)}", fontsize=9)
+    axes.set_xlabel(metric.difference_axis, fontsize=9)
+    plotting.plain(axes)
+
+
+def name_verdicts(figure: Figure) -> None:
+    """The legend of the marks."""
+    handles = [
+        Line2D([], [], color="0.3", marker=mark, linestyle="", label=str(verdict))
+        for verdict, mark in MARKS.items()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
 
 
 def profiles(ranked: pd.DataFrame, points: pd.DataFrame, budget: pd.DataFrame) -> Figure:

@@ -51,7 +51,8 @@ class Optimizers(OnCifar10):
         }
         rows, parts = train(run, plan)
         summary = summarise(rows, ["arm", "learning_rate"])
-        best = summary.loc[summary.groupby("arm", sort=False)["final_mean"].idxmax()]
+        score = self.metric.sign * summary["final_mean"]
+        best = summary.loc[score.groupby(summary["arm"], sort=False).idxmax()]
         rates = dict(zip(best["arm"], best["learning_rate"], strict=True))
         first, *others = (sample(parts[arm, rates[arm]]) for arm in self.arms)
         found = comparisons.table(

@@ -2,12 +2,14 @@
 
 import re
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 from experiments.arms import ARMS
 from experiments.naming import colour, label
 from experiments.studies.optimizers import Optimizers
 from tests.studies.made_up import Done, StudyTests, marks_best_rates_at_an_end
+from tests.studies.planted import Planted
 
 
 class TestOptimizers(StudyTests):
@@ -63,3 +65,11 @@ class TestOptimizers(StudyTests):
         for arm in ("sgd", "adam"):
             side = "above it" if mean[arm] < 0 else "below it"
             assert re.search(rf"{side}: [^;]*{ARMS[arm].label}", claim["answer"])
+
+
+def test_the_best_rate_is_that_of_the_lowest_value_where_lower_is_better():
+    study = Optimizers(task="mnist5k_autoencoder", arms=("full", "sgd"), seeds=3, epochs=3)
+    found = study.run(Planted(lambda cell: 9 + cell.learning_rate), "").comparisons
+    assert found["treatment_rate"].tolist() == [0.03]
+    assert found["control_rate"].tolist() == [0.03]
+    plt.close("all")
