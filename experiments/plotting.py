@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -32,6 +33,15 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
     plt.close(figure)
     write_atomically(path, buffer.getvalue())
+
+
+def line_styles(arms: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Name, colour and line style of each arm; those of one colour differ in style."""
+    styles: defaultdict[str, Iterator[str]] = defaultdict(lambda: cycle(LINE_STYLES))
+    return {
+        arm: {"label": label(arm), "color": colour(arm), "linestyle": next(styles[colour(arm)])}
+        for arm in arms
+    }
 
 
 def draw_by_epoch(

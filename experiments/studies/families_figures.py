@@ -48,6 +48,6 @@ def search(budget: pd.DataFrame, pairs: Mapping[str, str]) -> Figure:
         draw_budget(axes, budget[budget["arm"].isin(arms)], task)
         axes.set_title(label(arms[0]))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="lower right")
     figure.suptitle(f"{find_task(task).title}:\nexpected best of k trials, one seed each")
     return figure

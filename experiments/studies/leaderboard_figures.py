@@ -86,19 +86,27 @@ def profiles(ranked: pd.DataFrame, points: pd.DataFrame, budget: pd.DataFrame) -
     grid = figure.add_gridspec(2, 1)
     of_tasks = grid[1].subgridspec(1, len(tasks))
     of_all = grid[0].subgridspec(1, 2)
-    draw_profile(figure.add_subplot(of_all[0]), ranked)
+    first = figure.add_subplot(of_all[0])
+    if len(tasks) > 1:
+        draw_profile(first, ranked)
+    else:  # of one task a profile is a step per arm, and says no more than where it is
+        draw_steps(first, ranked)
     draw_scores(figure.add_subplot(of_all[1]), points)
     for place, task in enumerate(tasks):
-        draw_budget(figure.add_subplot(of_tasks[place]), budget[budget["task"] == task], task)
+        last = figure.add_subplot(of_tasks[place])
+        draw_budget(last, budget[budget["task"] == task], task)
+    named = last.get_legend_handles_labels()
+    figure.legend(*named, frameon=False, fontsize=8, ncols=5, loc="outside lower center")
     return figure
 
 
 def draw_profile(axes: Axes, ranked: pd.DataFrame) -> None:
     """The share of tasks within a factor of the fewest steps."""
     shares = scores.performance_profile(ranked[["task", "arm", "steps"]], FACTORS)
+    styles = plotting.line_styles(list(shares))
     for place, (arm, share) in enumerate(shares.items()):
         # Lines that coincide lie beside each other.
-        axes.step(FACTORS, share - 0.006 * place, where="post", color=colour(arm), label=label(arm))
+        axes.step(FACTORS, share - 0.006 * place, where="post", **styles[arm])
     axes.set(
         xscale="log",
         xlabel="factor τ of the fewest steps to the target",
@@ -109,6 +117,25 @@ def draw_profile(axes: Axes, ranked: pd.DataFrame) -> None:
     axes.set_xticks([1, 2, 4, 8], ["1", "2", "4", "8"])
     axes.minorticks_off()
     axes.legend(frameon=False, fontsize=8)
+    plotting.plain(axes)
+
+
+def draw_steps(axes: Axes, ranked: pd.DataFrame) -> None:
+    """Steps to the target of a task, fewest on top; none where most seeds did not reach it."""
+    ordered = ranked.sort_values("steps", ascending=False, kind="stable")
+    for place, row in enumerate(ordered.to_dict("records")):
+        if np.isfinite(row["steps"]):
+            axes.plot(row["steps"], place, "o", color=colour(row["arm"]))
+    names = [
+        label(row["arm"]) + ("" if np.isfinite(row["steps"]) else " (not reached)")
+        for row in ordered.to_dict("records")
+    ]
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set(
+        xlabel="steps, in whole epochs, median over seeds",
+        title=f"steps to {ordered['target'].iloc[0]:.2f}",
+        xlim=(0, None),
+    )
     plotting.plain(axes)
 
 
@@ -129,14 +156,9 @@ def draw_scores(axes: Axes, points: pd.DataFrame) -> None:
 def draw_budget(axes: Axes, budget: pd.DataFrame, task: str) -> None:
     """The expected result of the best of k trials."""
     of = find_task(task)
+    styles = plotting.line_styles(list(budget["arm"].unique()))
     for arm, of_arm in budget.groupby("arm", sort=False):
-        axes.plot(
-            of_arm["budget"],
-            of_arm["expected"],
-            color=colour(str(arm)),
-            marker=".",
-            label=label(str(arm)),
-        )
+        axes.plot(of_arm["budget"], of_arm["expected"], marker=".", **styles[str(arm)])
     best = budget["expected"].max() if of.metric.higher_is_better else budget["expected"].min()
     worst = budget["expected"].quantile(0.1 if of.metric.higher_is_better else 0.9)
     reach = abs(best - worst)

@@ -1,6 +1,6 @@
 """The leaderboard on planted truths: what is there is found, and what is not is not."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -13,6 +13,7 @@ from experiments.comparisons import Verdict, rows_of
 from experiments.scores import interquartile_means, normalised, performance_profile
 from experiments.studies import leaderboard
 from experiments.studies.leaderboard import CONFIRMATORY, FLOOR, RUNNER_UP, Leaderboard
+from experiments.studies.leaderboard_figures import profiles
 from tests.studies.planted import Planted, level
 
 
@@ -212,3 +213,30 @@ def test_its_page_and_figures_are_written_from_records_alone(tmp_path: Path):
     write_report(tmp_path / "board")
     after = {path.name: path.read_bytes() for path in (tmp_path / "board").glob("*.[cmp]*")}
     assert after == before
+
+
+class TestProfiles:
+    @pytest.fixture
+    def drawn(self) -> Callable[..., list[str]]:
+        """The titles of the panels, of results for some tasks."""
+
+        def drawn(*tasks: str) -> list[str]:
+            arms = ("sgd", "adam")
+            both = [(task, arm) for task in tasks for arm in arms]
+            ranked = pd.DataFrame(both, columns=["task", "arm"])
+            ranked = ranked.assign(steps=[10.0, np.inf] * len(tasks), target=97.0)
+            points = pd.concat(ranked.assign(seed=seed, value=seed * 1.0) for seed in range(4))
+            budget = pd.concat(
+                ranked.assign(budget=k, expected=90.0 + k + ranked.index) for k in (1, 2)
+            )
+            figure = profiles(ranked, points, budget)
+            assert [text.get_text() for text in figure.legends[0].get_texts()] == ["SGD", "Adam"]
+            return [axes.get_title() for axes in figure.axes]
+
+        return drawn
+
+    def test_are_of_several_tasks(self, drawn: Callable[..., list[str]]):
+        assert drawn("mnist", "fashion_mnist")[0] == "steps to the target (tasks: 2)"
+
+    def test_of_one_task_are_the_steps_of_every_arm(self, drawn: Callable[..., list[str]]):
+        assert drawn("mnist")[0] == "steps to 97.00"
