@@ -85,7 +85,6 @@ class Families(OnTasks):
         "smoke": {
             "task": "mnist5k",
             "arms": ("plastic_adam",),
-            "further": ("mnist5k_autoencoder",),
             "seeds": 2,
             "epochs": 1,
             "budget": 3,
