@@ -25,7 +25,7 @@ from experiments.records import RecordError, Records
 from experiments.run import Runner
 from experiments.store import Store
 from experiments.studies import STUDIES
-from experiments.studies.base import Preset, Study
+from experiments.studies.base import VARIABLE, Preset, Study
 from experiments.studies.saving import save
 from experiments.tables import show
 
@@ -76,7 +76,7 @@ def run(study: Study, console: Console) -> None:
     study.check_optimizers()
     folder, mesh = study.folder, make_mesh(study.mesh)
     load = functools.partial(tasks.load, data_dir=study.data_dir, raw_dir=study.raw_dir)
-    with Records(folder, study.name, study.configuration(), study.defaults()) as records:
+    with Records(folder, study.name, study.configuration(), study.defaults(), VARIABLE) as records:
         store = Store(folder.parent / "store")
         runner = Runner(records, load, console, mesh, fsdp=study.fsdp, store=store)
         if study.plan:

@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -68,6 +68,7 @@ class Records:
       configuration: what must stay the same for records to be added to; arms, seeds and learning
         rates are not part of it, since every row names its own.
       defaults: what a setting means that the configuration of old records does not name.
+      free: settings that old records held fast and that may differ now.
 
     Raises:
       RecordError: the folder cannot be used, is in use by another process, or holds the records of
@@ -80,10 +81,12 @@ class Records:
         study: str,
         configuration: Mapping[str, Any],
         defaults: Mapping[str, Any] | None = None,
+        free: Collection[str] = (),
     ) -> None:
         self.folder = folder
         self._study = study
         self._configuration = dict(configuration)
+        self._free = frozenset(free)
         self._defaults = json.loads(json.dumps(dict(defaults or {})))
         self._data: dict[str, Any] = {}
         self._made_by: list[Mapping[str, Any]] = []
@@ -184,7 +187,9 @@ class Records:
                 f"{self.folder} holds the study {study!r}, not {self._study!r}; "
                 "choose another folder."
             )
-        configuration = renamed(configuration)
+        configuration = {
+            name: value for name, value in renamed(configuration).items() if name not in self._free
+        }
         ours = json.loads(json.dumps(self._configuration))
         # A setting that did not exist then had what is its default now.
         configuration |= {

@@ -1,7 +1,7 @@
 """Reports of finished studies anew, from their records alone: ``python -m experiments.report``."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +11,7 @@ from experiments.cells import Cell, ConfigError
 from experiments.records import MANIFEST, RUNS, RecordError, of_cells, read_runs
 from experiments.studies import STUDIES
 from experiments.studies.saving import save
+from experiments.tasks import find_task
 from experiments.timing import STEP_TIMES
 
 
@@ -31,9 +32,17 @@ def write_report(folder: Path) -> None:
             f"{folder} was made from selections that have changed since: run the study "
             f"{study.name} anew, into another folder."
         )
-    # Parts of the data say more than the whole, and the whole is what a report names.
-    source = min((data["source"] for data in manifest["data"].values()), key=len)
+    source = _source(manifest["data"], find_task(study.workload().task).data)
     save(study, study.run(OnRecord(folder, runs), source), folder)
+
+
+def _source(data: Mapping[str, Mapping[str, str]], name: object) -> str:
+    """Where a task's data are from.
+
+    Parts of the data say more than the whole, and the whole is what a report names.
+    """
+    of_task = [facts for key, facts in data.items() if key.partition("-")[0] == name]
+    return min((facts["source"] for facts in of_task or data.values()), key=len)
 
 
 class OnRecord:

@@ -118,7 +118,7 @@ TASKS |= {
     "mnist_small": _small("mnist", 10_000),
     "mnist_autoencoder_small": _small("mnist_autoencoder", 10_000),
     "cifar10_small": _small("cifar10", 10_000, model=_resnet(8, stem_stride=4), resized=None),
-    "python_source_small": _small("python_source", 2_000),
+    "python_source_small": _small("python_source", 1_000),
 }
 
 

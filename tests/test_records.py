@@ -203,6 +203,11 @@ class TestConfiguration:
         with open_records(folder) as records:
             assert records.finished(CELLS[1])
 
+    def test_a_setting_that_has_become_free_may_differ(self, folder: Path):
+        free = {name: value for name, value in CONFIGURATION.items() if name != "epochs"}
+        with Records(folder, "accuracy", free, free=("epochs",)) as records:
+            assert records.finished(CELLS[1])
+
     @pytest.mark.parametrize(
         ("changes", "difference"),
         [

@@ -66,6 +66,15 @@ def test_a_committed_report_is_made_from_its_records_alone(
     assert could in titles["figure.png"]
 
 
+def test_the_source_is_that_of_the_study_s_own_task():
+    data = {
+        "fashion_mnist-validation10": {"source": "images; held out"},
+        "fashion_mnist": {"source": "images"},
+        "cifar10": {"source": "less"},
+    }
+    assert report._source(data, "fashion_mnist") == "images"
+
+
 def test_a_run_that_is_not_on_record_is_not_trained(tmp_path: Path):
     folder = records_of("text-python_source", tmp_path)
     lines = (folder / "runs.csv").read_text().splitlines(keepends=True)

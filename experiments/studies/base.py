@@ -54,6 +54,7 @@ VARIABLE = (
     "tuned",
     "baselines",
     "further",
+    "tasks",
 )
 
 

@@ -79,7 +79,7 @@ class Leaderboard(OnTasks):
         "cpu": {"seeds": 8, "epochs": 5, "budget": 6, "tuning_seeds": 2, "runner_up_seeds": 3},
     }
 
-    chosen_freely = ("task", "arms")
+    chosen_freely = ("task", "tasks", "arms")
 
     task: tyro.conf.Suppress[str] = "mnist5k"  # in place of both: tasks
     batch_size: tyro.conf.Suppress[int] = 128
@@ -121,12 +121,13 @@ class Leaderboard(OnTasks):
 
     @classmethod
     def variable_on_record(cls, rows: pd.DataFrame) -> dict[str, Any]:
-        """The arms, without the noise floor's; the seeds of the best trials."""
+        """The tasks, the arms without the noise floor's, and the seeds of the best trials."""
         arms = [arm for arm in rows["arm"].unique() if not arm.startswith("perturbed(")]
-        return {"arms": tuple(arms), "seeds": rows["seed"].nunique()}
+        tasks = tuple(rows["task"].unique())
+        return {"tasks": tasks, "arms": tuple(arms), "seeds": rows["seed"].nunique()}
 
     def configuration(self) -> dict[str, Any]:
-        """The settings that must stay the same: the budget too."""
+        """The settings that must stay the same: the budget too; tasks may be added."""
         return {**super().configuration(), "budget": self.budget}
 
     @property

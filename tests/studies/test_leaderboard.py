@@ -84,6 +84,15 @@ class TestPlantedTruths:
         assert (curves.loc[:16, "sgd"] < curves.loc[:16, "adam"]).all()
         assert curves.loc[4, "sgd"] < curves.loc[64, "sgd"]
 
+    def test_a_task_may_be_added_to_the_records(self):
+        one, two = board(), board(tasks=("mnist5k", "mnist_small"))
+        assert one.configuration() == two.configuration()
+        planted = Planted(level)
+        two.run(planted, "")
+        settings = {**two.configuration(), "tasks": ["mnist5k"]}  # as old records have it
+        rows = planted(list(planted.cells))
+        assert Leaderboard.on_record(Path("here"), settings, rows).tasks == two.tasks
+
     def test_the_noise_floor_is_no_difference(self):
         found = board(floor=True).run(Planted(level), "")
         (row,) = rows_of(found.comparisons, family=FLOOR)
