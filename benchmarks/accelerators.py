@@ -32,6 +32,10 @@ PACKAGES = {"libtpu": "libtpu", "jax_cuda12_plugin": "jax-cuda12-plugin"}  # by 
 STEP_KEYS = ["target", "tree", "optimizer"]
 POD_KEYS = ["devices", "sharding", "optimizer"]
 ON_PODS = ("adam", "with_plasticity")
+MAIN = (
+    *("adam", "adamw", "lamb", "muon", "full", "gradient_only"),
+    *("with_plasticity", "adamw_with_plasticity"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,13 +55,14 @@ class Size:
     pods: tuple[int, ...]
 
 
+# Trees of many leaves take up to a minute for an optimizer, and Muon on the transformer more.
+LARGER = ("v5e", "v5p", "v6e", "h100")
 SIZES: dict[harness.Preset, Size] = {
     "default": Size(
         (
             Block("leaf", tuple(compilation.TARGETS)),
-            Block("resnet18", ("v5e", "h100")),
-            Block("transformer", ("v5e", "h100"), ("adam", "muon", "full", "with_plasticity")),
-            Block("resnet18", ("v4", "v5p", "v6e")),
+            Block("resnet18", LARGER, MAIN),
+            Block("transformer", LARGER, tuple(name for name in MAIN if name != "muon")),
         ),
         (4, 256, 16, 64),
     ),
