@@ -156,6 +156,26 @@ class TestFloors:
         }
 
 
+@pytest.mark.parametrize(
+    ("line", "optimizer"),
+    [
+        ("`neuroplastic`", "full"),
+        ("`neuroplastic`, bfloat16 traces", "full_bfloat16"),
+        ("`gradient_only`", "gradient_only"),
+        ("`adamw_with_plasticity`", "adamw_with_plasticity"),
+        ("`with_plasticity` around Adam, then `homeostasis`", "with_plasticity"),
+    ],
+)
+def test_the_page_on_the_method_has_the_floors_and_what_was_counted(line: str, optimizer: str):
+    docs = Path(__file__).parents[1] / "docs"
+    counted = pd.read_csv(docs / "results/benchmarks-accelerators/steps.csv")
+    of_leaf = counted.query("tree == 'leaf' and optimizer == @optimizer").set_index("target")
+    cells = of_leaf["bytes_per_parameter"][["v5e", "v5p", "v6e", "h100"]]
+    floor = compilation.CONTESTANTS[optimizer].floor
+    row = " | ".join([line, f"{floor}", *(f"{cell:.0f}" for cell in cells)])
+    assert f"| {row} |" in (docs / "method.md").read_text("utf-8").splitlines()
+
+
 def test_the_training_step_has_a_loss_near_that_of_chance():
     shapes = compilation.step.transformer(
         compilation.LAYERS, compilation.WIDTH, compilation.VOCABULARY, compilation.CONTEXT

@@ -71,6 +71,27 @@ def test_step_on_a_large_leaf_reaches_the_floor(dtype, trace):
     assert measured == pytest.approx(floor(trace), rel=1e-5)
 
 
+@counts_of_this_xla
+@pytest.mark.parametrize(
+    ("optimizer", "documented"),
+    [
+        (optax.adam(0.1), 40),
+        (npx.adamw_with_plasticity(0.1), 136),
+        (
+            optax.chain(
+                npx.with_plasticity(optax.scale_by_adam()),
+                npx.homeostasis(),
+                optax.scale_by_learning_rate(0.1),
+            ),
+            148,
+        ),
+    ],
+    ids=["adam", "adamw_with_plasticity", "with_homeostasis"],
+)
+def test_steps_with_adam_move_what_the_documentation_says(optimizer, documented):
+    assert bytes_per_parameter(optimizer, LARGE) == pytest.approx(documented, rel=1e-5)
+
+
 @pytest.mark.parametrize("optimizer", [optax.adam(0.1), npx.neuroplastic(0.1)], ids=["adam", "own"])
 def test_donation_is_free_where_arguments_and_results_have_one_order(optimizer):
     """JAX pairs donated buffers with results of the same shape in order, not by what they hold."""
