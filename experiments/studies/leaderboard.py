@@ -15,7 +15,7 @@ from experiments import comparisons, foreign, scores, spaces
 from experiments.cells import Cell, ConfigError, Workload
 from experiments.comparisons import Verdict, compare, rows_of
 from experiments.naming import find_arm, label
-from experiments.schedules import Schedule
+from experiments.schedules import Schedule, judged_by
 from experiments.spaces import Trial
 from experiments.studies import leaderboard_figures as figures
 from experiments.studies import leaderboard_tables as tables
@@ -30,7 +30,7 @@ from experiments.studies.base import (
 )
 from experiments.studies.checks import check_at_least_one
 from experiments.studies.findings import Claim, Findings, compared
-from experiments.studies.judging import OnTasks, judge, judged_by
+from experiments.studies.judging import OnTasks, judge
 from experiments.summary import sample, summarise
 from experiments.tables import Table, markdown_table, mean_and_sd
 from experiments.tasks import TASKS, find_task
