@@ -121,6 +121,31 @@ def strongest(question: str, rows: Sequence[Row], family: Sequence[Row]) -> Clai
     return Claim("central claim", question, said, "; ".join(numbers), rival["n"], headline=True)
 
 
+def against_one(question: str, rows: Sequence[Row], data: str) -> Claim:
+    """How many of several arms are better than one, the best of them, and how each of them fares.
+
+    Args:
+      question: whether others are better than that arm.
+      rows: each of the others as the treatment, against that arm.
+      data: what they were trained on.
+    """
+    order = (
+        *(Verdict.BETTER, Verdict.NO_PRACTICAL_DIFFERENCE),
+        *(Verdict.WORSE, Verdict.NOT_SHOWN),
+    )
+    by_verdict = {verdict: [row for row in rows if row["verdict"] == verdict] for verdict in order}
+    said = "; ".join(f"{verdict}: {len(of)}" for verdict, of in by_verdict.items() if of)
+    best = max(rows, key=lambda row: row["mean"])
+    numbers = [f"{label(best['treatment'])}: {measured(best)}"]
+    for verdict, of in by_verdict.items():
+        names = [f"{label(row['treatment'])} {delta(row)}" for row in of if row is not best]
+        numbers += [f"{verdict}: {', '.join(names)}"] if names else []
+    said = f"of {len(rows)} {said}"
+    return Claim(
+        "the leaderboard", question, said, "; ".join(numbers), best["n"], headline=True, data=data
+    )
+
+
 def summary_table(summary: pd.DataFrame, **conditions: tuple[str, str]) -> Table:
     """Final and best results of every arm.
 

@@ -69,7 +69,9 @@ class TestOptimizers(StudyTests):
 
 def test_the_best_rate_is_that_of_the_lowest_value_where_lower_is_better():
     study = Optimizers(task="mnist5k_autoencoder", arms=("full", "sgd"), seeds=3, epochs=3)
-    found = study.run(Planted(lambda cell: 9 + abs(np.log(cell.learning_rate / 0.03))), "").comparisons
+    found = study.run(
+        Planted(lambda cell: 9 + abs(np.log(cell.learning_rate / 0.03))), ""
+    ).comparisons
     assert found["treatment_rate"].tolist() == [0.03]
     assert found["control_rate"].tolist() == [0.03]
     plt.close("all")
