@@ -18,7 +18,7 @@ from rich.progress import Progress
 from benchmarks import harness
 from experiments import tasks
 from experiments.arms import ARMS
-from experiments.cells import RESNET_WIDTH, ConfigError, Workload
+from experiments.cells import ConfigError
 from experiments.dataset import Dataset
 from experiments.mesh import make_mesh
 from experiments.naming import colour
@@ -77,7 +77,7 @@ class Config:
     Attributes:
       preset: "smoke" takes a few steps of the MLP alone, to see that everything works.
       width: channels of ResNet-18's first stage; 16 on a CPU and 64 elsewhere if nothing is given.
-      resnet_batch: images per step of ResNet-18; 8 on a CPU and 128 elsewhere if nothing is given.
+      resnet_batch: images per step of ResNet-18; 32 on a CPU and 128 elsewhere if nothing is given.
       out: folder for tables, figure, report and manifest.
     """
 
@@ -111,19 +111,19 @@ def make_work(model: Model, config: Config) -> Work:
     """What is trained, as the studies have it but for its size."""
     on_cpu = jax.devices()[0].platform == "cpu"
     if model == "mlp":
-        name, shape, batch_size, width, title = "mnist", (28, 28, 1), 128, RESNET_WIDTH, "MLP"
+        task, shape, batch_size, title = tasks.TASKS["mnist"], (28, 28, 1), 128, "MLP"
     else:
-        name, shape = "cifar10", (32, 32, 3)
-        width = config.width or (16 if on_cpu else RESNET_WIDTH)
+        width = config.width or (16 if on_cpu else 64)
+        task = dataclasses.replace(tasks.TASKS["cifar10"], model=tasks.resnet(width))
+        shape = (32, 32, 3)
         batch_size = config.resnet_batch or (32 if on_cpu else 128)
         title = f"ResNet-18, {width} channels"
     rng = np.random.default_rng(0)
     size = SIZES[config.preset].steps[model] * batch_size
     inputs = rng.integers(0, 256, (size, *shape), np.uint8)
     labels = rng.integers(0, 10, size).astype(np.int32)
-    dataset = Dataset(name, inputs, labels, inputs, labels, source="random numbers")
-    workload = Workload(name, batch_size=batch_size, width=width)
-    problem = tasks.make_problem(workload, dataset)
+    dataset = Dataset(model, inputs, labels, inputs, labels, source="random numbers")
+    problem = tasks.problem_of(task, dataset, batch_size)
     return Work(f"{title}, batches of {batch_size}", problem, Arrays(inputs, labels))
 
 

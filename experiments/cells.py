@@ -9,7 +9,6 @@ from experiments.schedules import Schedule
 Split = Literal["test", "validation"]
 Settings = tuple[tuple[str, float], ...]  # names and values, by name
 
-RESNET_WIDTH = 64
 SETTING = "setting/"  # begins the columns of what a search varied
 
 
@@ -26,8 +25,6 @@ class Workload:
       epochs: passes over the training images.
       batch_size: images per step; an epoch's last step takes what is left.
       fraction: share of the training images, nested and balanced over the classes.
-      test_fraction: share of the evaluated images, the first ones.
-      width: channels of ResNet-18's first stage; no other model has one.
       label_noise: share of the training labels that are replaced by a wrong one.
       split: what is evaluated: the test images, or a part of the training images held out from it.
       diagnostics: record what plasticity did, where the arm has it; "per_leaf" in each leaf too.
@@ -37,8 +34,6 @@ class Workload:
     epochs: int = 10
     batch_size: int = 128
     fraction: float = 1.0
-    test_fraction: float = 1.0
-    width: int = RESNET_WIDTH
     label_noise: float = 0.0
     split: Split = "test"
     diagnostics: Diagnostics = False

@@ -49,7 +49,6 @@ class Rehearsal:
                 {
                     "task": cell.workload.task,
                     "batch_size": cell.workload.batch_size,
-                    "width": cell.workload.width,
                     "examples": 1,
                     "arm": cell.arm,
                     "seconds": 1.0,
@@ -134,7 +133,7 @@ def make_plan(
       finished: cells on record or in the store.
       times: of steps, as a runner measures them.
     """
-    named = ["task", "batch_size", "width", "arm"]
+    named = ["task", "batch_size", "arm"]
     of_step = {
         tuple(row[name] for name in named): (row["seconds"], row["examples"])
         for row in times.to_dict("records")
@@ -151,7 +150,7 @@ def make_plan(
             row["finished"] += 1
             continue
         of = cell.workload
-        seconds, examples = of_step[of.task, of.batch_size, of.width, cell.arm]
+        seconds, examples = of_step[of.task, of.batch_size, cell.arm]
         share = of.fraction * (1 - tasks.VALIDATION_SHARE if of.split == "validation" else 1)
         steps = of.epochs * math.ceil(share * examples / of.batch_size)
         row["epochs"] += of.epochs

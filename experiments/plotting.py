@@ -44,17 +44,13 @@ def line_styles(arms: Sequence[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def draw_by_epoch(
-    axes: Axes, rows: pd.DataFrame, column: str, strong: Mapping[str, float] | None = None
-) -> None:
+def draw_by_epoch(axes: Axes, rows: pd.DataFrame, column: str) -> None:
     """One line per arm and learning rate: the mean over seeds in a band of one deviation.
 
     Args:
       axes: where to draw.
       rows: of whole cells.
       column: what to draw.
-      strong: arms of which only the line of this learning rate has its band and its name; those of
-        the others are faint.
     """
     rates = rows.groupby("arm")["learning_rate"].nunique()
     styles: defaultdict[str, Iterator[str]] = defaultdict(lambda: cycle(LINE_STYLES))
@@ -63,9 +59,6 @@ def draw_by_epoch(
         over_seeds = of_line.groupby("epoch")[column].agg(["mean", "std"])
         epochs = np.asarray(over_seeds.index)
         mean, sd = over_seeds["mean"].to_numpy(), over_seeds["std"].fillna(0).to_numpy()
-        if strong and strong.get(arm, rate) != rate:
-            axes.plot(epochs, mean, color=colour(arm), alpha=0.5, linewidth=0.7, zorder=1)
-            continue
         axes.plot(
             epochs,
             mean,
@@ -80,12 +73,10 @@ def draw_by_epoch(
     plain(axes)
 
 
-def draw_metric_by_epoch(
-    axes: Axes, rows: pd.DataFrame, strong: Mapping[str, float] | None = None
-) -> None:
+def draw_metric_by_epoch(axes: Axes, rows: pd.DataFrame) -> None:
     """The metric of the rows' task by epoch, as above."""
     metric = tasks.find_task(rows["task"].iloc[0]).metric
-    draw_by_epoch(axes, rows.assign(metric=metric.scale * rows[metric.column]), "metric", strong)
+    draw_by_epoch(axes, rows.assign(metric=metric.scale * rows[metric.column]), "metric")
     axes.set(xlabel="epoch", ylabel=metric.axis, title=metric.title)
 
 

@@ -162,7 +162,7 @@ class Runner:
         wanted: dict[Workload, dict[str, Cell]] = {}
         for cell in cells:
             kind = cell.workload
-            whole = Workload(kind.task, batch_size=kind.batch_size, width=kind.width)
+            whole = Workload(kind.task, batch_size=kind.batch_size)
             wanted.setdefault(whole, {})[cell.arm] = cell
         found = [self._time(workload, of_arm, known) for workload, of_arm in wanted.items()]
         table = pd.concat(found, ignore_index=True)
@@ -173,7 +173,7 @@ class Runner:
         self, workload: Workload, cells: dict[str, Cell], known: pd.DataFrame
     ) -> pd.DataFrame:
         """Of one workload; all arms anew where one is not known, for their ratios to hold."""
-        names = {"task": workload.task, "batch_size": workload.batch_size, "width": workload.width}
+        names = {"task": workload.task, "batch_size": workload.batch_size}
         mine = known[(known[list(names)] == pd.Series(names)).all(axis=1)]
         if set(cells) <= set(mine["arm"]):
             return mine[mine["arm"].isin(list(cells))]

@@ -50,6 +50,10 @@ def learning_rate_schedule(name: Schedule, peak: ArrayLike, steps: int) -> optax
     return lambda count: jnp.asarray(peak) * shape(count)
 
 
-def decays(name: Schedule) -> bool:
-    """Whether the last steps are small: then the last epoch is judged, and else the last three."""
-    return name != "constant"
+def judged_by(name: Schedule) -> Literal["final", "late"]:
+    """What decides between trials: the last epoch where a decay calms it, else the last three.
+
+    >>> judged_by("cosine"), judged_by("constant")
+    ('final', 'late')
+    """
+    return "late" if name == "constant" else "final"

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 FIRST_LEARNING_RATES = 5
+NEAR = 3
 
 MOST_LEARNING_RATES = 13  # six decades; an arm that is still improving there has no best one
 

@@ -10,7 +10,7 @@ from typing import Any
 from flax import nnx
 
 from experiments import metrics, models, spec
-from experiments.cells import RESNET_WIDTH, ConfigError, Workload
+from experiments.cells import ConfigError, Workload
 from experiments.data import DATASETS, load_dataset
 from experiments.dataset import DataError, Dataset, subset, validation_split, with_label_noise
 from experiments.metrics import ACCURACY, RECONSTRUCTION, Metric, PerExample
@@ -41,7 +41,6 @@ class Task:
       examples: how many of the training examples there are, balanced over the classes; all of them
         where nothing is said.
       target: the share of the reference's tuned result that *steps to target* counts up to.
-      resized: builds the model at another width, where the model has one.
     """
 
     title: str
@@ -53,7 +52,6 @@ class Task:
     batch_size: int = 128
     examples: int | None = None
     target: float = 0.98
-    resized: Callable[[int], Model] | None = None
 
 
 def _mlp(dataset: Dataset, rngs: nnx.Rngs) -> nnx.Module:
@@ -61,7 +59,9 @@ def _mlp(dataset: Dataset, rngs: nnx.Rngs) -> nnx.Module:
     return models.MLP(features, num_classes=dataset.num_classes, rngs=rngs)
 
 
-def _resnet(width: int, stem_stride: int = 1) -> Model:
+def resnet(width: int = 64, stem_stride: int = 1) -> Model:
+    """ResNet-18 of another width, or with fewer pixels after its first convolution."""
+
     def model(dataset: Dataset, rngs: nnx.Rngs) -> nnx.Module:
         channels, classes = dataset.train_images.shape[-1], dataset.num_classes
         return models.ResNet(channels, width, classes, stem_stride=stem_stride, rngs=rngs)
@@ -80,7 +80,7 @@ def _autoencoder(dataset: Dataset, rngs: nnx.Rngs) -> nnx.Module:
 
 _LEARNERS: dict[str, dict[str, Any]] = {
     "mlp": {"model": _mlp},
-    "resnet18": {"model": _resnet(RESNET_WIDTH), "resized": _resnet},
+    "resnet18": {"model": resnet()},
     "transformer": {"model": _transformer, "batch_size": 32},
 }
 
@@ -117,7 +117,7 @@ TASKS |= {
     "fashion_mnist_small": _small("fashion_mnist", 10_000),
     "mnist_small": _small("mnist", 10_000),
     "mnist_autoencoder_small": _small("mnist_autoencoder", 10_000),
-    "cifar10_small": _small("cifar10", 10_000, model=_resnet(8, stem_stride=4), resized=None),
+    "cifar10_small": _small("cifar10", 10_000, model=resnet(8, stem_stride=4)),
     "python_source_small": _small("python_source", 1_000),
 }
 
@@ -174,14 +174,6 @@ def load(workload: Workload, *, data_dir: Path, raw_dir: Path | None) -> Dataset
         dataset = subset(dataset, workload.fraction, seed=SPLIT_SEED)
     if workload.label_noise > 0:
         dataset = with_label_noise(dataset, workload.label_noise, seed=SPLIT_SEED)
-    if workload.test_fraction < 1:
-        evaluated = round(workload.test_fraction * len(dataset.test_labels))
-        dataset = dataclasses.replace(
-            dataset,
-            test_images=dataset.test_images[:evaluated],
-            test_labels=dataset.test_labels[:evaluated],
-            source=f"{dataset.source}; the first {evaluated} of the evaluated examples",
-        )
     return dataset
 
 
@@ -201,21 +193,16 @@ def _load_whole(name: str, data_dir: Path, raw_dir: Path | None) -> Dataset:
 
 @functools.lru_cache(maxsize=2)  # the same model, so that its first state is compiled once
 def make_problem(workload: Workload, dataset: Dataset) -> Problem:
-    """What a program trains of a workload.
+    """What a program trains of a workload."""
+    return problem_of(find_task(workload.task), dataset, workload.batch_size)
 
-    Raises:
-      ConfigError: the workload names a width and the task's model has none.
-    """
-    task = find_task(workload.task)
-    model = task.model
-    if workload.width != RESNET_WIDTH:
-        if task.resized is None:
-            raise ConfigError(f"the model of the task {workload.task} has no width to change.")
-        model = task.resized(workload.width)
+
+def problem_of(task: Task, dataset: Dataset, batch_size: int) -> Problem:
+    """What a program trains of a task."""
     return Problem(
-        functools.partial(model, dataset),
+        functools.partial(task.model, dataset),
         task.preprocess,
-        workload.batch_size,
+        batch_size,
         task.loss,
         {task.metric.name: task.metric.per_example},
     )

@@ -14,7 +14,7 @@ from experiments.schedules import Schedule
 from experiments.train import Arrays, Problem, Program
 
 STEP_TIMES = "step_times.csv"
-TIMED = ("task", "batch_size", "width", "examples", "arm", "seconds")  # its columns
+TIMED = ("task", "batch_size", "examples", "arm", "seconds")  # its columns
 STEPS = 20  # in a row, between two looks at the clock
 ROUNDS = 7
 

@@ -68,8 +68,3 @@ class TestRefusals:
         (tmp_path / "own.py").write_text(body)
         with pytest.raises(ConfigError, match=said):
             tasks.find_task(f"{tmp_path}/own.py:make")
-
-    def test_of_a_width_that_the_model_has_not(self):
-        dataset = tasks.find_task(OWN).data()
-        with pytest.raises(ConfigError, match="has no width to change"):
-            tasks.make_problem(Workload(OWN, width=8), dataset)

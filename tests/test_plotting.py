@@ -18,7 +18,6 @@ from experiments.cells import Cell, Workload
 from experiments.comparisons import Sample, compare, rows_of, table
 from experiments.naming import colour, label
 from experiments.plotting import (
-    draw_by_epoch,
     draw_by_setting,
     draw_differences,
     draw_differences_by_setting,
@@ -27,7 +26,7 @@ from experiments.plotting import (
 from experiments.records import RecordError
 from experiments.studies.accuracy import Accuracy
 from experiments.studies.headings import heading
-from experiments.studies.optimizers import Optimizers
+from experiments.studies.text import Text
 
 
 def accuracy_by_epoch(rows: pd.DataFrame) -> Figure:
@@ -134,20 +133,6 @@ class TestAccuracyByEpoch:
         pd.testing.assert_frame_equal(rows, before)
 
 
-class TestOneStrongLinePerArm:
-    def test_is_that_of_the_given_rate_whatever_the_order(self):
-        rows = pd.concat(
-            made_up_rows("sgd").assign(learning_rate=rate) for rate in (0.03, 0.1, 0.3)
-        )
-        axes = plt.figure().add_subplot()
-        draw_by_epoch(axes, rows, "test_accuracy", {"sgd": 0.1})
-        faint, strong, other = axes.get_lines()
-        assert strong.get_label() == "SGD, 0.1"
-        assert axes.get_legend_handles_labels()[1] == ["SGD, 0.1"]
-        assert len(axes.collections) == 1, "one band"
-        assert faint.get_linewidth() == other.get_linewidth() < strong.get_linewidth()
-
-
 class TestDifferences:
     def test_are_named_by_the_control_and_its_seeds(self):
         axes = plt.figure().add_subplot()
@@ -189,11 +174,11 @@ def test_bars_lie_beside_each_other_only_where_arms_share_a_setting():
 
 class TestHeading:
     def test_names_task_scale_seeds_and_the_smallest_differences_that_could_be_shown(self):
-        study = Optimizers(width=8, fraction=0.1, epochs=6)
+        study = Text(fraction=0.1, epochs=6)
         found = differences()
         low, high = sorted(f"{size:.2g}" for size in found["detectable"])
         assert heading(study, "arms", "mean of 10 seeds", rows_of(found)) == (
-            "CIFAR-10 (width 8, 10% of the data, 6 epochs): arms\n"
+            "Python's standard library (10% of the data, 6 epochs): arms\n"
             f"mean of 10 seeds; could show {low} to {high} points at 80% power"
         )
 

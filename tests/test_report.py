@@ -41,16 +41,6 @@ def records_of(name: str, folder: Path) -> Path:
     [
         ("accuracy-mnist", "MNIST: ", "could show 0.16 points at 80% power"),
         ("dynamics-fashion_mnist", "Fashion-MNIST: ", "could show 0.0035 (mean α in the last"),
-        (
-            "optimizers-cifar10",
-            "CIFAR-10 (width 8, 10% of the data, 6 epochs): ",
-            "too few seeds to show any difference",
-        ),
-        (
-            "text-python_source",
-            "Python's standard library (50% of the data, 2 epochs): ",
-            "could show 0.59 to 0.9 points at 80% power",
-        ),
     ],
 )
 def test_a_committed_report_is_made_from_its_records_alone(
@@ -76,18 +66,32 @@ def test_the_source_is_that_of_the_study_s_own_task():
 
 
 def test_a_run_that_is_not_on_record_is_not_trained(tmp_path: Path):
-    folder = records_of("text-python_source", tmp_path)
+    folder = records_of("accuracy-mnist", tmp_path)
     lines = (folder / "runs.csv").read_text().splitlines(keepends=True)
     (folder / "runs.csv").write_text("".join(lines[:-2]))
     with pytest.raises(RecordError, match=r"runs\.csv has not all training runs"):
         report.write_report(folder)
 
 
+def test_a_study_whose_settings_are_gone_is_left_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = records_of("accuracy-mnist", tmp_path)
+    manifest = (folder / "manifest.json").read_text()
+    changed = manifest.replace('"epochs"', '"before": 1, "epochs"', 1)
+    (folder / "manifest.json").write_text(changed)
+    report.main((folder,))
+    assert "a study accuracy with before, which it no longer has" in capsys.readouterr().out
+    assert not (folder / "report.md").exists()
+
+
 def test_a_study_whose_selections_have_changed_is_left_as_it_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    folder = records_of("transfer-cifar10", tmp_path)
-    shutil.copytree(COMMITTED / "selection-mnist", tmp_path / "selection-mnist")
+    folder = records_of("verdict-mnist", tmp_path)
+    shutil.copytree(COMMITTED / "tune-mnist", tmp_path / "tune-mnist")
+    selections = tmp_path / "tune-mnist/selections.csv"
+    selections.write_text(selections.read_text() + "\n")
     report.main((folder,))
     assert "was made from selections that have changed since" in capsys.readouterr().out
     assert not (folder / "report.md").exists()

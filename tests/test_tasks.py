@@ -69,16 +69,6 @@ class TestLoad:
         assert dataset.test_images is DATASET.test_images
 
     @pytest.mark.usefixtures("loads")
-    @pytest.mark.parametrize("split", ["test", "validation"])
-    def test_evaluates_on_the_first_images_where_a_share_is_asked_for(self, split: str):
-        whole = load(Workload("mnist", split=split))
-        part = load(Workload("mnist", split=split, test_fraction=0.3))
-        evaluated = round(0.3 * len(whole.test_labels))
-        np.testing.assert_array_equal(part.test_images, whole.test_images[:evaluated])
-        np.testing.assert_array_equal(part.test_labels, whole.test_labels[:evaluated])
-        assert f"the first {evaluated} of the evaluated examples" in part.source
-
-    @pytest.mark.usefixtures("loads")
     def test_holds_out_the_same_images_from_every_share(self):
         whole = load(Workload("mnist", split="validation"))
         part = load(Workload("mnist", split="validation", fraction=0.4))

@@ -119,4 +119,4 @@ def test_its_settings_may_be_traced(name: str):
         optimizer = ARMS[name].make(0.01, TRAINING, **settings)
         return optimizer.update(GRADIENTS[0], optimizer.init(PARAMS), PARAMS)[0]
 
-    assert_equal([first(asked)], updates_of(name, **asked)[:1], rtol=1e-5)
+    assert_equal([first(asked)], updates_of(name, **asked)[:1], rtol=1e-4)  # Muon's iteration

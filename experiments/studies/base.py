@@ -12,20 +12,21 @@ import tyro
 
 from experiments import foreign, tasks
 from experiments.arms import ARMS, PUBLISHED
-from experiments.cells import RESNET_WIDTH, Cell, ConfigError, Settings, Workload
+from experiments.cells import Cell, ConfigError, Settings, Workload
 from experiments.metrics import Metric
 from experiments.naming import find_arm
 from experiments.records import of_cells, renamed
-from experiments.schedules import Schedule
-from experiments.search import best_learning_rate, near_learning_rates
+from experiments.schedules import Schedule, judged_by
+from experiments.search import NEAR, near_learning_rates, next_learning_rate
 from experiments.spec import slug
-from experiments.studies.checks import check_at_least_one, check_share
+from experiments.studies.checks import check_at_least_one
 from experiments.studies.findings import Claim, Findings
 from experiments.summary import sample
 
 Preset = Literal["smoke", "cpu", "paper"]
 Sizes = Mapping[Preset, Mapping[str, Any]]
 Trial = TypeVar("Trial")
+Searched = dict[tuple[Workload, str], dict[float, float]]
 
 
 class Run(Protocol):
@@ -158,13 +159,23 @@ class Study:
 
     @classmethod
     def on_record(cls, folder: Path, configuration: Mapping[str, Any], rows: pd.DataFrame) -> Self:
-        """The study that made some records: its settings, and what the records themselves name."""
+        """The study that made some records: its settings, and what the records themselves name.
+
+        Raises:
+          ConfigError: it had settings that there are no longer.
+        """
         settings: dict[str, Any] = {"out": folder}
         for name, value in renamed(configuration).items():
             if name == "selections":
                 settings["tuned"] = folder.parent / value["folder"]
             else:
                 settings[name] = tuple(value) if isinstance(value, list) else value
+        gone = settings.keys() - {field.name for field in dataclasses.fields(cls)}
+        if gone:
+            raise ConfigError(
+                f"{folder} was made by a study {cls.name} with {', '.join(sorted(gone))}, which it "
+                "no longer has."
+            )
         final = rows[rows["seed"] < FIRST_TUNING_SEED]
         return cls(**{**settings, **cls.variable_on_record(final if len(final) else rows)})
 
@@ -203,11 +214,12 @@ class Study:
         return tasks.find_task(self.task).metric
 
     def scale(self) -> str:
-        """What says beside a result that model or data were smaller than in the full protocol."""
-        workload = self.workload()
-        parts = [f"width {workload.width}"] if workload.width != RESNET_WIDTH else []
-        parts += [f"{workload.fraction:.0%} of the data"] if workload.fraction < 1 else []
-        return f" ({', '.join(parts)}, {self.epochs} epochs)" if parts else ""
+        """What says beside a result that data or epochs were fewer than in the full protocol."""
+        fraction = self.workload().fraction
+        parts = [f"{fraction:.0%} of the data"] if fraction < 1 else []
+        few = self.epochs < type(self)().epochs
+        parts += [f"{self.epochs} epoch{'s' * (self.epochs > 1)}"] if few else []
+        return f" ({', '.join(parts)})" if parts else ""
 
     def reductions(self) -> dict[str, tuple[Any, Any]]:
         """What is less than in the full protocol, of all that presets change: value, and the full.
@@ -257,7 +269,7 @@ class Searching(Study):
       tuning_seeds: number of training runs per learning rate in the search, on seeds of their own.
     """
 
-    tuning_seeds: int = 2
+    tuning_seeds: int = 3
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -270,65 +282,68 @@ class Searching(Study):
         held_out = dataclasses.replace(workload or self.workload(), split="validation")
         return self.with_seeds(held_out, arm, learning_rate, self.tuning_seeds, FIRST_TUNING_SEED)
 
-    def search(
-        self, run: Run, arms: Iterable[str], workloads: Sequence[Workload]
-    ) -> dict[tuple[Workload, str], tuple[float, float]]:
-        """The best of three learning rates around each arm's default, and its accuracy."""
-        trials = {
-            (workload, arm, rate): self.search_cells(arm, rate, workload)
+    def search(self, run: Run, arms: Iterable[str], workloads: Iterable[Workload]) -> Searched:
+        """Three learning rates around each arm's default, and more while the best is at an end.
+
+        Args:
+          run: trains.
+          arms: to search for.
+          workloads: each searched on its own.
+
+        Returns:
+          Of each workload and arm, what each learning rate gave: higher is better.
+        """
+        arms = list(arms)
+        rates = {
+            (workload, arm): near_learning_rates(find_arm(arm).learning_rate)
             for workload in workloads
             for arm in arms
-            for rate in near_learning_rates(find_arm(arm).learning_rate)
         }
-        found: dict[tuple[Workload, str], dict[float, float]] = {}
-        for (workload, arm, rate), accuracy in judge_trials(run, trials).items():
-            found.setdefault((workload, arm), {})[rate] = accuracy
-        best = {key: best_learning_rate(accuracies) for key, accuracies in found.items()}
-        return {key: (rate, found[key][rate]) for key, rate in best.items()}
+        while True:
+            trials = {
+                (workload, arm, rate): self.search_cells(arm, rate, workload)
+                for (workload, arm), tried in rates.items()
+                for rate in tried
+            }
+            scores = judge_trials(run, trials, judged_by(self.schedule))
+            found = {key: {rate: scores[*key, rate] for rate in rates[key]} for key in rates}
+            more = {key: next_learning_rate(tried, NEAR) for key, tried in found.items()}
+            if not any(more.values()):
+                return found
+            for key, rate in more.items():
+                rates[key] += [rate] if rate else []
+
+    def how_searched(self) -> str:
+        """The search in a sentence."""
+        when = {"final": "after the last epoch", "late": "over the last three epochs"}
+        return (
+            "the best of three learning rates around its default, half a decade apart, and of "
+            "further ones as long as the best lay at an end; judged "
+            f"{when[judged_by(self.schedule)]} on held-out training examples by the mean of "
+            f"{self.tuning_seeds} seeds that no result has"
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OnCifar10(Study):
-    """Settings of the studies on CIFAR-10 with ResNet-18.
-
-    Attributes:
-      fraction: share of the training images.
-      test_fraction: share of the test images.
-      width: channels of ResNet-18's first stage.
-    """
+    """Settings of the studies on CIFAR-10 with a residual network."""
 
     sizes: ClassVar[Sizes] = {
         "smoke": Study.sizes["smoke"],
-        "cpu": {"epochs": 6, "fraction": 0.1, "test_fraction": 0.1, "width": 8},
+        "cpu": {"task": "cifar10_small", "epochs": 10},
     }
 
     task: TaskName = "cifar10"
-    seeds: int = 3
+    schedule: Schedule = "cosine"
+    seeds: int = 10
     epochs: int = 50
-    fraction: float = 1.0
-    test_fraction: float = 1.0
-    width: int = RESNET_WIDTH
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("fraction", "test_fraction"):
-            check_share(name, getattr(self, name))
-        check_at_least_one("width", self.width)
-
-    def workload(self) -> Workload:
-        """What the study's cells share."""
-        return dataclasses.replace(
-            super().workload(),
-            fraction=self.fraction,
-            test_fraction=self.test_fraction,
-            width=self.width,
-        )
 
     def protocol(self) -> str:
-        """Model, epochs and batch size in a sentence."""
-        resized = tasks.find_task(self.task).resized
-        model = f"ResNet-18 of width {self.width}, random crops and flips; " if resized else ""
-        return f"{model}{self.epochs} epochs, batches of {self.batch_size}. {self.seeds} seeds."
+        """Epochs, batch size, schedule and seeds in two sentences."""
+        return (
+            f"{self.epochs} epochs, batches of {self.batch_size}, {self.schedule} learning rate. "
+            f"{self.seeds} seeds."
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -387,10 +402,12 @@ def train(
     return rows, {key: of_cells(rows, cells) for key, cells in plan.items()}
 
 
-def judge_trials(run: Run, trials: Mapping[Trial, list[Cell]]) -> dict[Trial, float]:
-    """Mean final result of each trial's training runs: higher is better."""
+def judge_trials(
+    run: Run, trials: Mapping[Trial, list[Cell]], column: Literal["final", "late"] = "final"
+) -> dict[Trial, float]:
+    """Mean result of each trial's training runs: higher is better."""
     _, parts = train(run, trials)
-    return {trial: sample(rows).by_seed.mean() for trial, rows in parts.items()}
+    return {trial: sample(rows, column).by_seed.mean() for trial, rows in parts.items()}
 
 
 def default_folder(study: str, task: str) -> Path:

@@ -17,12 +17,9 @@ from experiments.comparisons import (
     rows_of,
     too_few_seeds,
 )
-from experiments.naming import find_arm, label
-from experiments.search import near_learning_rates
+from experiments.naming import label
 from experiments.statistics import POWER
 from experiments.tables import Table, markdown_table, mean_and_sd
-
-AT_AN_END = "†: the best of the three learning rates is at an end; a better one may lie beyond."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,16 +101,6 @@ def note_on_p(rows: Sequence[Row]) -> str:
     return f"{note} {too_few_seeds(rows)}".strip()
 
 
-def near_rate(arm: str, learning_rate: float) -> str:
-    """The best of the three learning rates around an arm's default, marked if it is at an end.
-
-    >>> [near_rate("sgd", rate) for rate in (0.03, 0.1, 0.3)]
-    ['0.03†', '0.1', '0.3†']
-    """
-    low, _, high = near_learning_rates(find_arm(arm).learning_rate)
-    return f"{learning_rate:g}{'†' if learning_rate in (low, high) else ''}"
-
-
 def strongest(question: str, rows: Sequence[Row], family: Sequence[Row]) -> Claim:
     """The arm that is ahead of the treatment by most, and how the treatment fares with the others.
 
@@ -134,20 +121,41 @@ def strongest(question: str, rows: Sequence[Row], family: Sequence[Row]) -> Clai
     return Claim("central claim", question, said, "; ".join(numbers), rival["n"], headline=True)
 
 
-def summary_table(
-    summary: pd.DataFrame, *, near: bool = False, **conditions: tuple[str, str]
-) -> Table:
+def against_one(question: str, rows: Sequence[Row], data: str) -> Claim:
+    """How many of several arms are better than one, the best of them, and how each of them fares.
+
+    Args:
+      question: whether others are better than that arm.
+      rows: each of the others as the treatment, against that arm.
+      data: what they were trained on.
+    """
+    order = (
+        *(Verdict.BETTER, Verdict.NO_PRACTICAL_DIFFERENCE),
+        *(Verdict.WORSE, Verdict.NOT_SHOWN),
+    )
+    by_verdict = {verdict: [row for row in rows if row["verdict"] == verdict] for verdict in order}
+    said = "; ".join(f"{verdict}: {len(of)}" for verdict, of in by_verdict.items() if of)
+    best = max(rows, key=lambda row: row["mean"])
+    numbers = [f"{label(best['treatment'])}: {measured(best)}"]
+    for verdict, of in by_verdict.items():
+        names = [f"{label(row['treatment'])} {delta(row)}" for row in of if row is not best]
+        numbers += [f"{verdict}: {', '.join(names)}"] if names else []
+    said = f"of {len(rows)} {said}"
+    return Claim(
+        "the leaderboard", question, said, "; ".join(numbers), best["n"], headline=True, data=data
+    )
+
+
+def summary_table(summary: pd.DataFrame, **conditions: tuple[str, str]) -> Table:
     """Final and best results of every arm.
 
     Args:
       summary: of the study.
-      near: mark a learning rate that lies at an end of the three around the arm's default.
       conditions: headers and formats of further columns of the summary.
     """
     names = [header for header, _ in conditions.values()]
     table = [["arm", *names, "rate", "final", "best", "final loss", "seeds", "s/seed"]]
     for row in summary.to_dict("records"):
-        arm, rate = row["arm"], row["learning_rate"]
         diverged = (
             f" ({row['diverged']} diverged, first in epoch {row['diverged_epoch']})"
             if row["diverged"]
@@ -155,9 +163,9 @@ def summary_table(
         )
         table.append(
             [
-                label(arm),
+                label(row["arm"]),
                 *(format(row[name], form) for name, (_, form) in conditions.items()),
-                near_rate(arm, rate) if near else f"{rate:g}",
+                f"{row['learning_rate']:g}",
                 mean_and_sd(row["final_mean"], row["final_sd"], 2),
                 mean_and_sd(row["best_mean"], row["best_sd"], 2),
                 mean_and_sd(row["final_loss_mean"], row["final_loss_sd"], 4),

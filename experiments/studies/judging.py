@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from experiments.cells import Cell, Workload
-from experiments.schedules import Schedule, decays
+from experiments.schedules import Schedule, judged_by
 from experiments.spaces import Trial
 from experiments.studies.base import Run, Study, train
 from experiments.summary import sample
@@ -22,15 +22,6 @@ class OnTasks(Study):
         """What the cells of a task share; in tuning, judged on held-out training examples."""
         workload = Workload(task, self.epochs, find_task(task).batch_size)
         return dataclasses.replace(workload, split="validation") if tuning else workload
-
-
-def judged_by(schedule: Schedule) -> str:
-    """The column that trials are judged by: the last epoch where a decay calms it.
-
-    >>> judged_by("cosine"), judged_by("constant")
-    ('final', 'late')
-    """
-    return "final" if decays(schedule) else "late"
 
 
 def judge(

@@ -15,7 +15,7 @@ from experiments import comparisons, foreign, scores, spaces
 from experiments.cells import Cell, ConfigError, Workload
 from experiments.comparisons import Verdict, compare, rows_of
 from experiments.naming import find_arm, label
-from experiments.schedules import Schedule
+from experiments.schedules import Schedule, judged_by
 from experiments.spaces import Trial
 from experiments.studies import leaderboard_figures as figures
 from experiments.studies import leaderboard_tables as tables
@@ -29,8 +29,8 @@ from experiments.studies.base import (
     train,
 )
 from experiments.studies.checks import check_at_least_one
-from experiments.studies.findings import Claim, Findings, compared
-from experiments.studies.judging import OnTasks, judge, judged_by
+from experiments.studies.findings import Claim, Findings, against_one, compared
+from experiments.studies.judging import OnTasks, judge
 from experiments.summary import sample, summarise
 from experiments.tables import Table, markdown_table, mean_and_sd
 from experiments.tasks import TASKS, find_task
@@ -382,8 +382,14 @@ class Leaderboard(OnTasks):
         ]
 
     def claims(self, found: pd.DataFrame) -> list[Claim]:
-        """What the paper did not look at: each arm against the reference."""
+        """What the paper did not look at: all arms of a task, and each, against the reference."""
+        rows = rows_of(found, family=CONFIRMATORY)
+        question = f"Are other optimizers better than {label(self.against)}, all tuned alike?"
         return [
-            Claim.of("not in the paper", row, data=row["condition"])
-            for row in rows_of(found, family=CONFIRMATORY)
+            *(
+                against_one(question, of_task, find_task(task).title)
+                for task in self.tasks
+                if (of_task := [r for r in rows if r["condition"] == find_task(task).title])
+            ),
+            *(Claim.of("not in the paper", row, data=row["condition"]) for row in rows),
         ]

@@ -1,6 +1,7 @@
 """Figure 3 of the paper: little data."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
@@ -18,8 +19,19 @@ from experiments.comparisons import (
     measured,
     rows_of,
 )
-from experiments.naming import find_arm, label
-from experiments.studies.base import FIGURE, Run, Sizes, Study, TaskName, train
+from experiments.naming import label
+from experiments.schedules import Schedule
+from experiments.search import best_learning_rate
+from experiments.studies.base import (
+    FIGURE,
+    Run,
+    Searched,
+    Searching,
+    Sizes,
+    Study,
+    TaskName,
+    train,
+)
 from experiments.studies.checks import check_share
 from experiments.studies.findings import Claim, Findings, compared, summary_table
 from experiments.studies.headings import heading
@@ -33,20 +45,25 @@ MORE_WITH_LESS = "Is it further above it with less data?"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LowData(Study):
+class LowData(Searching):
     """Figure 3 of the paper: final accuracy and loss by the share of the training images.
 
     Every share is trained for the same epochs and, as a second comparison, for the same steps as
-    the whole training set.
+    the whole training set. In each condition every arm takes the learning rate that is best for it
+    there, on held-out training images.
 
     Attributes:
       fractions: shares of the training images, nested and balanced over the classes.
     """
 
     name = "low_data"
-    sizes: ClassVar[Sizes] = {"smoke": {**Study.sizes["smoke"], "fractions": (0.5, 1.0)}}
+    sizes: ClassVar[Sizes] = {
+        "smoke": {**Study.sizes["smoke"], "fractions": (0.5, 1.0), "tuning_seeds": 1},
+        "cpu": {"task": "fashion_mnist_small"},
+    }
 
     task: TaskName = "fashion_mnist"
+    schedule: Schedule = "cosine"
     seeds: int = 10
     fractions: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
 
@@ -60,20 +77,22 @@ class LowData(Study):
         epochs = round(self.epochs / (fraction if regime == "equal steps" else 1))
         return dataclasses.replace(self.workload(), fraction=fraction, epochs=epochs)
 
-    def trained(self) -> dict[tuple[Regime, float, str], list[Cell]]:
-        """The training runs of every arm in each condition."""
+    def trained(self, tried: Searched) -> dict[tuple[Regime, float, str], list[Cell]]:
+        """The training runs of every arm in each condition, at the rate that was best there."""
         return {
             (regime, fraction, arm): self.cells(
-                arm, find_arm(arm).learning_rate, self.condition(regime, fraction)
+                arm, best_learning_rate(tried[condition, arm]), condition
             )
             for regime in REGIMES
             for fraction in self.fractions
+            for condition in [self.condition(regime, fraction)]
             for arm in self.arms
         }
 
     def run(self, run: Run, source: str) -> Findings:
-        """Asks for the training runs and says what they show."""
-        plan = self.trained()
+        """Searches every arm's learning rate in each condition, then trains on fresh seeds."""
+        conditions = [self.condition(*key) for key in itertools.product(REGIMES, self.fractions)]
+        plan = self.trained(self.search(run, self.arms, dict.fromkeys(conditions)))
         _, by_condition = train(run, plan)
         summary = pd.concat(
             summarise(of_condition, ["arm", "learning_rate", "fraction", "epochs"]).assign(
@@ -83,13 +102,12 @@ class LowData(Study):
         )
         found = comparisons.table(self.compare(by_condition))
         table = summary_table(summary, regime=("regime", ""), fraction=("images", ".0%"))
-        rates = ", ".join(f"{label(arm)} {find_arm(arm).learning_rate:g}" for arm in self.arms)
         report = [
             "Little data",
             f"{self.seeds} seeds per arm, paired; subsets are nested and balanced over the "
             f"classes. Equal epochs: {self.epochs} passes over what is there. Equal steps: as "
-            "many steps as the whole training set takes. Learning rates are the arms' defaults, "
-            f"not tuned: {rates}. Data: {source}.",
+            f"many steps as the whole training set takes. {self.schedule.capitalize()} learning "
+            f"rate; in each condition every arm runs at {self.how_searched()}. Data: {source}.",
             markdown_table(table),
             "Mean ± standard deviation over seeds; Δ is paired by seed, with its BCa interval.",
             *compared(found, self.name),

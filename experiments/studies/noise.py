@@ -21,9 +21,11 @@ from experiments.comparisons import (
     rows_of,
 )
 from experiments.naming import label
+from experiments.schedules import Schedule
+from experiments.search import best_learning_rate
 from experiments.studies.base import FIGURE, Arms, Run, Searching, Sizes, Study, TaskName, train
 from experiments.studies.checks import check_at_least_one
-from experiments.studies.findings import AT_AN_END, Claim, Findings, compared, summary_table
+from experiments.studies.findings import Claim, Findings, compared, summary_table
 from experiments.studies.headings import heading
 from experiments.summary import sample, summarise
 from experiments.tables import markdown_table
@@ -36,8 +38,8 @@ MORE_WITH_NOISE = "Is it further above {} where labels are wrong?"
 class Noise(Searching):
     """The claim "when signals are limited or noisy": wrong labels, and small and large batches.
 
-    In each condition every arm takes the learning rate that is best for it there, out of three
-    around its default, on held-out training images with the same noise.
+    In each condition every arm takes the learning rate that is best for it there, on held-out
+    training images with the same noise.
 
     Attributes:
       arms: the first is compared with each of the others.
@@ -54,11 +56,12 @@ class Noise(Searching):
             "batch_sizes": (128,),
             "tuning_seeds": 1,
         },
-        "cpu": {"seeds": 5, "tuning_seeds": 1},
+        "cpu": {"task": "fashion_mnist_small"},
     }
 
     task: TaskName = "fashion_mnist"
     arms: Arms = ("full", "gradient_only_wide", "sgd_homeostasis", "adam")
+    schedule: Schedule = "cosine"
     seeds: int = 10
     label_noise: tuple[float, ...] = (0.0, 0.2, 0.4)
     batch_sizes: tuple[int, ...] = (16, 128, 512)
@@ -80,25 +83,23 @@ class Noise(Searching):
 
     def run(self, run: Run, source: str) -> Findings:
         """Searches every arm's learning rate in each condition, then trains on fresh seeds."""
-        chosen = self.search(run, self.arms, self.conditions())
+        tried = self.search(run, self.arms, self.conditions())
         plan = {
-            (workload, arm): self.cells(arm, rate, workload)
-            for (workload, arm), (rate, _) in chosen.items()
+            (workload, arm): self.cells(arm, best_learning_rate(of_arm), workload)
+            for (workload, arm), of_arm in tried.items()
         }
         rows, parts = train(run, plan)
         samples = {key: sample(of_key) for key, of_key in parts.items()}
         summary = summarise(rows, ["label_noise", "batch_size", "arm", "learning_rate"])
         found = comparisons.table(self.compare(samples))
         columns = {"label_noise": ("wrong labels", ".0%"), "batch_size": ("batch", "")}
-        table = summary_table(summary, near=True, **columns)
+        table = summary_table(summary, **columns)
         report = [
             "Noisy signals",
-            f"{self.epochs} epochs, {self.seeds} seeds per arm, paired. In each condition every "
-            "arm runs at the best of three learning rates around its default, chosen by other "
-            f"seeds ({self.tuning_seeds} per rate) on held-out training images with the same "
-            f"noise. Test labels are never changed. Data: {source}.",
+            f"{self.epochs} epochs, {self.schedule} learning rate, {self.seeds} seeds per arm, "
+            f"paired. In each condition every arm runs at {self.how_searched()}. The labels of "
+            f"what is evaluated are never changed. Data: {source}.",
             markdown_table(table),
-            AT_AN_END,
             *compared(found, self.name),
             "![final accuracy and paired differences by label noise and batch size](figure.png)",
         ]

@@ -2,88 +2,83 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import ClassVar
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from experiments import comparisons, plotting
-from experiments.comparisons import Row, Verdict, compare, measured, rows_of, too_few_seeds
-from experiments.naming import find_arm, label
-from experiments.search import near_learning_rates
-from experiments.studies.base import FIGURE, Arms, OnCifar10, Run, train
-from experiments.studies.findings import (
-    AT_AN_END,
-    Claim,
-    Findings,
-    compared,
-    near_rate,
-    summary_table,
+from experiments.comparisons import (
+    Verdict,
+    compare,
+    delta,
+    measured,
+    rows_of,
+    too_few_seeds,
 )
+from experiments.naming import colour, label
+from experiments.search import best_learning_rate
+from experiments.studies.base import FIGURE, Arms, OnCifar10, Run, Searching, Sizes, train
+from experiments.studies.findings import Claim, Findings, compared, summary_table
 from experiments.studies.headings import heading
 from experiments.summary import sample, summarise
 from experiments.tables import markdown_table, mean_and_sd
 
 STANDARD_AHEAD = "Do standard optimizers end above the full method at well-tuned learning rates?"
 
+Tried = Mapping[str, Mapping[float, float]]  # of an arm: what each learning rate gave
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Optimizers(OnCifar10):
+class Optimizers(OnCifar10, Searching):
     """Figure 4 of the paper: the full method beside standard optimizers on CIFAR-10.
 
-    Every arm runs at three learning rates, half a decade apart around its default.
+    Every arm takes the learning rate that is best for it on held-out training images.
 
     Attributes:
-      arms: the first is compared with each of the others, at the best of their rates.
+      arms: the first is compared with each of the others.
     """
 
     name = "optimizers"
+    sizes: ClassVar[Sizes] = {
+        "smoke": {**OnCifar10.sizes["smoke"], "tuning_seeds": 1},
+        "cpu": OnCifar10.sizes["cpu"],
+    }
 
     arms: Arms = ("full", "sgd", "momentum", "adam", "adamw", "rmsprop")
 
     def run(self, run: Run, source: str) -> Findings:
-        """Trains every arm at three learning rates."""
-        plan = {
-            (arm, rate): self.cells(arm, rate)
-            for arm in self.arms
-            for rate in near_learning_rates(find_arm(arm).learning_rate)
-        }
+        """Searches every arm's learning rate, then trains on fresh seeds."""
+        searched = self.search(run, self.arms, [self.workload()])
+        tried = {arm: of_arm for (_, arm), of_arm in searched.items()}
+        plan = {arm: self.cells(arm, best_learning_rate(of)) for arm, of in tried.items()}
         rows, parts = train(run, plan)
         summary = summarise(rows, ["arm", "learning_rate"])
-        score = self.metric.sign * summary["final_mean"]
-        best = summary.loc[score.groupby(summary["arm"], sort=False).idxmax()]
-        rates = dict(zip(best["arm"], best["learning_rate"], strict=True))
-        first, *others = (sample(parts[arm, rates[arm]]) for arm in self.arms)
+        first, *others = (sample(parts[arm]) for arm in self.arms)
         found = comparisons.table(
-            compare(
-                STANDARD_AHEAD,
-                first,
-                other,
-                family=self.name,
-                condition="the best of three rates, picked on the test images",
-            )
-            for other in others
+            compare(STANDARD_AHEAD, first, other, family=self.name) for other in others
         )
-        ordered = best.sort_values("final_mean", ascending=False).to_dict("records")
+        better_first = self.metric.sign * summary["final_mean"]
+        ordered = summary.loc[better_first.sort_values(ascending=False).index].to_dict("records")
         lines = [
-            f"{place}. {label(row['arm'])} at {near_rate(row['arm'], row['learning_rate'])}: "
-            f"{mean_and_sd(row['final_mean'], row['final_sd'], 2)}%"
+            f"{place}. {label(row['arm'])} at {row['learning_rate']:g}: "
+            f"{mean_and_sd(row['final_mean'], row['final_sd'], 2)}"
             for place, row in enumerate(ordered, start=1)
         ]
         table = summary_table(summary)
         report = [
             "Standard optimizers",
-            f"{self.protocol()} Three learning rates per arm, half a decade apart. Data: {source}.",
+            f"{self.protocol()} Each arm runs at {self.how_searched()}. Data: {source}.",
             markdown_table(table),
-            "Every arm at its best of the three rates, which is picked on the test images here, as "
-            "in the paper's figure:",
+            f"In order, final {self.metric.axis}:",
             "\n".join(lines),
-            AT_AN_END,
             *compared(found, self.name),
-            "![accuracy and training loss by epoch, final and best accuracy](figure.png)",
+            "![accuracy and training loss by epoch, the search, and differences](figure.png)",
         ]
-        figures = {FIGURE: self.figure(rows, summary, rates, found)}
+        figures = {FIGURE: self.figure(rows, tried, found)}
         return Findings(table, summary, found, figures, report)
 
     def claims(self, found: pd.DataFrame) -> list[Claim]:
@@ -101,59 +96,55 @@ class Optimizers(OnCifar10):
             for side in (True, False)
         )
         said += f"; in the means above it: {above or 'none'}; below it: {below or 'none'}"
-        marked = [self.at_an_end(row, side) for row in rows for side in ("treatment", "control")]
-        notes = "".join(f"; {note}" for note in dict.fromkeys(filter(None, marked)))
         numbers = "; ".join(f"{label(row['control'])}: {measured(row)}" for row in rows)
-        notes += f". {few}" if (few := too_few_seeds(rows)) else ""
-        return [Claim("figure 4", STANDARD_AHEAD, said, numbers + notes, rows[0]["n"])]
+        numbers += f". {few}" if (few := too_few_seeds(rows)) else ""
+        return [Claim("figure 4", STANDARD_AHEAD, said, numbers, rows[0]["n"])]
 
-    def at_an_end(self, row: Row, side: str) -> str:
-        """What says that a best rate lies at an end of the three that were tried."""
-        arm, rate = row[side], row[f"{side}_rate"]
-        low, _, high = near_learning_rates(find_arm(arm).learning_rate)
-        if rate not in (low, high):
-            return ""
-        end = "lower" if rate == low else "upper"
-        return f"the best rate of {label(arm)}, {rate:g}, lies at the {end} edge of the three tried"
-
-    def figure(
-        self,
-        rows: pd.DataFrame,
-        summary: pd.DataFrame,
-        strong: Mapping[str, float],
-        found: pd.DataFrame,
-    ) -> Figure:
-        """Accuracy and training loss by epoch; final and best accuracy by learning rate.
-
-        Args:
-          rows: of all training runs.
-          summary: of them.
-          strong: each arm's best rate.
-          found: the comparisons at these rates.
-        """
-        figure, ((accuracy, loss), (final, best)) = plt.subplots(
+    def figure(self, rows: pd.DataFrame, tried: Tried, found: pd.DataFrame) -> Figure:
+        """Accuracy and training loss by epoch; the search; the first arm against the others."""
+        figure, ((accuracy, loss), (search, differences)) = plt.subplots(
             2, 2, figsize=(13, 9), layout="constrained"
         )
-        plotting.draw_metric_by_epoch(accuracy, rows, strong)
-        plotting.draw_by_epoch(loss, rows, "train_loss", strong)
+        plotting.draw_metric_by_epoch(accuracy, rows)
+        plotting.draw_by_epoch(loss, rows, "train_loss")
         loss.set(xlabel="epoch", ylabel="training loss", title="training loss", yscale="log")
         loss.yaxis.set_major_formatter(ScalarFormatter())
         loss.yaxis.set_minor_formatter(ScalarFormatter())
-        rates = sorted(summary["learning_rate"].unique())
-        for axes, column in ((final, "final"), (best, "best")):
-            plotting.draw_by_setting(axes, summary, "learning_rate", column)
-            what = f"{column} {self.metric.title}"
-            axes.set(xlabel="learning rate", ylabel=f"{what} (%)", title=what, xscale="log")
-            axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
-            axes.minorticks_off()
+        self.draw_search(search, tried)
+        against = rows_of(found)
+        if against:
+            plotting.draw_differences(differences, against)
+        names = [f"{label(row['control'])}\n{delta(row)}" for row in against]
+        differences.set_yticks(range(len(names)), names, fontsize=8)
+        differences.legend(*differences.get_legend_handles_labels(), frameon=False, fontsize=8)
+        differences.set(
+            xlabel=self.metric.difference_axis,
+            title=f"{label(self.arms[0])} minus each other arm, bars 95% interval",
+        )
         figure.legend(
             *accuracy.get_legend_handles_labels(),
-            title="strong: the best of an arm's three rates, by its final mean; faint: the others",
             frameon=False,
             ncols=len(self.arms),
             loc="outside lower center",
         )
-        what = "standard optimizers and the full method"
-        drawn = plotting.band(rows, "band and bars")
-        figure.suptitle(heading(self, what, drawn, rows_of(found)))
+        what = "standard optimizers and the full method, each at its best rate"
+        figure.suptitle(heading(self, what, plotting.band(rows), against))
         return figure
+
+    def draw_search(self, axes: Axes, tried: Tried) -> None:
+        """What each learning rate gave on held-out examples, the best one ringed."""
+        for arm, of_arm in tried.items():
+            rates = sorted(of_arm)
+            values = {rate: self.metric.sign * of_arm[rate] for rate in rates}
+            axes.plot(rates, list(values.values()), color=colour(arm), marker=".")
+            best = best_learning_rate(of_arm)
+            axes.plot(best, values[best], "o", color=colour(arm), fillstyle="none", markersize=9)
+        shown = sorted({rate for of_arm in tried.values() for rate in of_arm})
+        axes.set(
+            xscale="log",
+            xlabel="learning rate",
+            ylabel=self.metric.validation_axis,
+            title=f"the search, mean of {self.tuning_seeds} seeds; ring: selected",
+        )
+        axes.set_xticks(shown, [f"{rate:g}" for rate in shown], rotation=45)
+        axes.minorticks_off()

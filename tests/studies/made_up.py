@@ -324,10 +324,3 @@ class StudyTests:
             sides = (("treatment", "treatment_rate"), ("control", "control_rate"))
             seeds = [set(final.loc[final["arm"] == row[arm], "seed"]) for arm, _ in sides]
             assert row["n"] == len(seeds[0] & seeds[1])
-
-
-def marks_best_rates_at_an_end(done: Done) -> None:
-    """SGD's is made to be at an end, and no arm's is where it starts, at 0.1 or 0.001."""
-    assert "†: the best of the three learning rates is at an end" in done.report
-    assert "0.03†" in done.report
-    assert not re.search(r"\b0\.(1|001)†", done.report)

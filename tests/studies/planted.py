@@ -40,10 +40,7 @@ class Planted:
         ]
 
     def step_times(self, cells: Sequence[Cell]) -> pd.DataFrame:
-        rows = [
-            {"task": cell.workload.task, "arm": cell.arm, "batch_size": 128, "width": 64}
-            for cell in cells
-        ]
+        rows = [{"task": cell.workload.task, "arm": cell.arm, "batch_size": 128} for cell in cells]
         return pd.DataFrame(rows).assign(examples=1280, seconds=0.001)
 
 

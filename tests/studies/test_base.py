@@ -95,10 +95,9 @@ class TestPresets:
         assert smoke.seeds <= 2
         assert smoke.reductions()["epochs"] == (1, config().epochs)
 
-    def test_cpu_makes_the_residual_network_narrow_and_its_data_few(self):
+    def test_cpu_makes_the_task_small_and_its_epochs_few(self):
         workload = Optimizers.at("cpu").workload()
-        assert workload.width < 64
-        assert workload.fraction < 1
+        assert workload.task == "cifar10_small"
         assert workload.epochs < 50
 
     def test_count_what_was_asked_for_on_the_command_line_too(self):

@@ -84,6 +84,17 @@ class TestPlantedTruths:
         assert (curves.loc[:16, "sgd"] < curves.loc[:16, "adam"]).all()
         assert curves.loc[4, "sgd"] < curves.loc[64, "sgd"]
 
+    def test_the_claim_of_a_task_counts_the_arms_and_names_the_best(self):
+        study = board(arms=("sgd", "adam", "momentum"))
+        truth = {"sgd": 90.0, "adam": 91.0, "momentum": 89.0}
+        found = study.run(Planted(lambda cell: truth[cell.arm]), "")
+        claim, *others = study.claims(found.comparisons)
+        assert claim.question == "Are other optimizers better than SGD, all tuned alike?"
+        assert (claim.answer, claim.headline) == ("of 2 better: 1; worse: 1", True)
+        assert claim.measured.startswith("Adam: Δ +1.")
+        assert "; worse: SGD momentum Δ -" in claim.measured
+        assert len(others) == 2
+
     def test_a_task_may_be_added_to_the_records(self):
         one, two = board(), board(tasks=("mnist5k", "mnist_small"))
         assert one.configuration() == two.configuration()

@@ -9,14 +9,23 @@ from tests.studies.made_up import Done, StudyTests, draws_differences, execute, 
 
 
 class TestLowData(StudyTests):
-    study = LowData(seeds=3, epochs=2, fractions=(0.5, 1.0))
+    study = LowData(seeds=3, epochs=2, fractions=(0.5, 1.0), tuning_seeds=1)
 
     def test_trains_a_share_for_as_many_epochs_and_for_as_many_steps(self, done: Done):
         shares = set(zip(done.rows["fraction"], done.rows["epochs"], strict=True))
         assert shares == {(0.5, 2), (0.5, 4), (1.0, 2)}
 
+    def test_tunes_each_arm_in_each_condition_on_held_out_images(self, done: Done):
+        of_test = done.rows[done.rows["split"] == "test"]
+        rates = of_test.groupby(["fraction", "epochs", "arm"])["learning_rate"].unique()
+        assert rates.map(len).eq(1).all()
+        held_out = final_percent(done.rows).loc["validation"]
+        means = held_out.groupby(["fraction", "epochs", "arm", "learning_rate"]).mean()
+        for key, chosen in rates.items():
+            assert chosen[0] == means[key].idxmax()
+
     def test_compares_the_arms_in_every_condition_and_the_differences_by_share(self, done: Done):
-        mean = final_percent(done.rows).groupby(["fraction", "epochs", "arm"]).mean()
+        mean = final_percent(done.rows).loc["test"].groupby(["fraction", "epochs", "arm"]).mean()
         apart = mean.unstack("arm")
         apart = apart["full"] - apart["gradient_only"]
         expected = {
