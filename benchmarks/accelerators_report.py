@@ -132,7 +132,7 @@ def _draw_tree(panel: Any, of_tree: pd.DataFrame, names: list[str], named: bool)
             color=COLOURS[target],
             label=TARGETS[target].label,
         )
-    known = [name for name in names if CONTESTANTS[name].passes]
+    known = [name for name in of_tree["optimizer"].unique() if CONTESTANTS[name].passes]
     panel.plot(
         [CONTESTANTS[name].floor for name in known],
         [heights[name] for name in known],

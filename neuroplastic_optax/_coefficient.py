@@ -41,28 +41,27 @@ def narrowed(x: jax.Array, like: jax.Array) -> jax.Array:
     return jnp.where(jnp.isfinite(like), jnp.clip(x, -largest, largest), x).astype(like.dtype)
 
 
-def _mean_of_each(signals: Signals) -> Signals:
-    # A zero-size leaf has mean 0, not NaN.
-    return jax.tree.map(lambda x: jnp.sum(x) / max(x.size, 1), signals)
+def _sum_of_each(xs: Operands) -> Operands:
+    return jax.tree.map(jnp.sum, xs)
 
 
-def _means_by_one_sum(signals: Signals) -> Signals:
-    xs, structure = jax.tree.flatten(signals)
-    zeros = [jnp.zeros((), x.dtype) for x in xs]
-    axes = tuple(range(xs[0].ndim))
-    sums = jax.lax.reduce(xs, zeros, lambda ys, zs: jax.tree.map(jnp.add, ys, zs), axes)
-    return jax.tree.unflatten(structure, [total / max(xs[0].size, 1) for total in sums])
+def _sums_by_one_reduction(xs: Operands) -> Operands:
+    leaves, structure = jax.tree.flatten(xs)
+    zeros = [jnp.zeros((), x.dtype) for x in leaves]
+    axes = tuple(range(leaves[0].ndim))
+    sums = jax.lax.reduce(leaves, zeros, lambda ys, zs: jax.tree.map(jnp.add, ys, zs), axes)
+    return jax.tree.unflatten(structure, sums)
 
 
-def _means(signals: Signals) -> Signals:
-    """The mean of each signal.
+def sums(xs: Operands) -> Operands:
+    """The sum of each of several arrays of one shape.
 
     XLA's GPU backend updates a trace in place only where the kernel that does it makes no other
     reduction than its own, and else copies it; one reduction of several operands is the way out. On
     TPU it would add traffic.
     """
     return jax.lax.platform_dependent(
-        signals, cuda=_means_by_one_sum, rocm=_means_by_one_sum, default=_mean_of_each
+        xs, cuda=_sums_by_one_reduction, rocm=_sums_by_one_reduction, default=_sum_of_each
     )
 
 
@@ -125,7 +124,9 @@ def coefficient(
     eps = jnp.maximum(jnp.asarray(eps, dtype), jnp.finfo(dtype).tiny)
 
     operands = gradient, activity, mu, nu, eps
-    means = _means(_signals(*computed_twice(operands)))
+    totals = sums(_signals(*computed_twice(operands)))
+    # A zero-size leaf has mean 0, not NaN.
+    means = jax.tree.map(lambda total: total / max(gradient.size, 1), totals)
     signals = means if tensorwise else _signals(*operands)
     ghat, ahat, mhat = jax.tree.map(lambda x, mean: x / (mean + eps), signals, means)
 

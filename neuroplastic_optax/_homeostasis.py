@@ -10,14 +10,23 @@ import optax
 from jax.typing import ArrayLike
 
 from neuroplastic_optax import _checks
-from neuroplastic_optax._coefficient import compute_dtype
+from neuroplastic_optax._coefficient import compute_dtype, sums
 
 MIN_GAIN, MAX_GAIN = 0.5, 1.5
 
 
 def norm_of(x: jax.Array) -> jax.Array:
     """The 2-norm over all entries of an array; its floor keeps the derivative finite at zero."""
-    return jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(x)), jnp.finfo(x.dtype).tiny))
+    return _root(jnp.sum(jnp.square(x)))
+
+
+def norms_of(*xs: jax.Array) -> tuple[jax.Array, ...]:
+    """The 2-norms of several arrays of one shape, taken together."""
+    return tuple(_root(total) for total in sums([jnp.square(x) for x in xs]))
+
+
+def _root(total: jax.Array) -> jax.Array:
+    return jnp.sqrt(jnp.maximum(total, jnp.finfo(total.dtype).tiny))
 
 
 def norm_bound(norm: jax.Array, limit: ArrayLike, eps: ArrayLike) -> jax.Array:
@@ -25,13 +34,13 @@ def norm_bound(norm: jax.Array, limit: ArrayLike, eps: ArrayLike) -> jax.Array:
     return jnp.where(norm > limit, limit / (norm + eps), 1.0)
 
 
-def limit_norm(x: ArrayLike, limit: ArrayLike, eps: ArrayLike) -> jax.Array:
-    """``x``, rescaled to 2-norm ``limit`` where it is longer; zero where the limit is not finite.
+def limit_norm(x: jax.Array, norm: jax.Array, limit: ArrayLike, eps: ArrayLike) -> jax.Array:
+    """``x`` of 2-norm ``norm``, rescaled to ``limit`` where it is longer.
 
-    A limit relative to a norm that overflows would limit nothing.
+    It is zero where the limit is not finite: one relative to a norm that overflows would limit
+    nothing.
     """
-    x = jnp.asarray(x)
-    return jnp.where(jnp.isfinite(limit), x * norm_bound(norm_of(x), limit, eps), 0.0)
+    return jnp.where(jnp.isfinite(limit), x * norm_bound(norm, limit, eps), 0.0)
 
 
 def homeostasis(

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from neuroplastic_optax import _checks
 from neuroplastic_optax._coefficient import Coefficient, compute_dtype, narrowed
-from neuroplastic_optax._homeostasis import limit_norm, norm_of
+from neuroplastic_optax._homeostasis import limit_norm, norm_of, norms_of
 from neuroplastic_optax._statistics import Diagnostics
 from neuroplastic_optax._traces import (
     Plasticity,
@@ -181,9 +181,10 @@ def with_plasticity(  # noqa: D417 - the shared settings are explained once
         ) -> jax.Array:
             update = jnp.asarray(update)
             b = update.astype(compute_dtype(update.dtype))
-            delta = strength_now * (coefficient.alpha - 1) * direction(b, mu, param, traces.count)
-            bound = max_ratio * norm_of(b)
-            return narrowed(b + limit_norm(delta, bound, plasticity.eps), update)
+            weight = strength_now * (coefficient.alpha - 1)
+            delta = jnp.asarray(weight * direction(b, mu, param, traces.count))
+            length, norm = norms_of(b, delta)
+            return narrowed(b + limit_norm(delta, norm, max_ratio * length, plasticity.eps), update)
 
         leaves, structure = jax.tree.flatten(select(base_updates))
         nothing = [None] * len(leaves)

@@ -201,7 +201,8 @@ def add_orthogonal_plasticity(  # noqa: D417 - the shared settings are explained
             # Below the rounding error of α ⊙ g it is noise, which must not grow to the norm of g.
             resolution = jnp.maximum(eps, 8 * jnp.finfo(gradient.dtype).eps * norm)
             orthogonal *= jnp.where(length > resolution, norm / (length + eps), 1.0)
-        residual = limit_norm(at_step(strength, count) * orthogonal, max_ratio * norm, eps)
+        residual = jnp.asarray(at_step(strength, count) * orthogonal)
+        residual = limit_norm(residual, norm_of(residual), max_ratio * norm, eps)
         defined = (squared_norm > eps) & (squared_norm < jnp.inf)  # overflow leaves no direction
         return gradient + jnp.where(defined, residual, 0.0)
 

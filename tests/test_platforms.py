@@ -86,8 +86,11 @@ def test_only_a_program_for_gpu_sums_the_signals_together(platform):
 
 
 BRANCHES = {
-    "tpu": {"computed_twice": lambda operands: operands, "_means": _coefficient._mean_of_each},
-    "gpu": {"computed_twice": lambda operands: operands, "_means": _coefficient._means_by_one_sum},
+    "tpu": {"computed_twice": lambda operands: operands},
+    "gpu": {
+        "computed_twice": lambda operands: operands,
+        "_sum_of_each": _coefficient._sums_by_one_reduction,
+    },
 }
 
 
@@ -111,9 +114,17 @@ def test_all_branches_give_the_same_numbers(name, branch, monkeypatch):
     chex.assert_trees_all_close(two_steps(), on_cpu, rtol=1e-5, atol=1e-6)
 
 
-def test_a_leaf_without_entries_has_mean_zero_on_gpu():
+def test_a_leaf_without_entries_has_sum_zero_on_gpu():
     empty = jnp.zeros((0, 3))
     chex.assert_trees_all_equal(
-        _coefficient._means_by_one_sum((empty, None, empty)),
-        _coefficient._mean_of_each((empty, None, empty)),
+        _coefficient._sums_by_one_reduction((empty, None, empty)),
+        _coefficient._sum_of_each((empty, None, empty)),
     )
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_only_a_program_for_gpu_takes_the_norms_of_base_and_residual_together(platform):
+    tx = npx.with_plasticity(optax.scale_by_adam())
+    program = step_of(tx).trace(*shapes_of(tx)).lower(lowering_platforms=(platform,)).as_text()
+    sums_and_norms = 3 + 2 if platform in ("cpu", "tpu") else 1 + 1
+    assert program.count("stablehlo.reduce(") == len(SHAPES) * sums_and_norms
