@@ -176,6 +176,14 @@ def test_the_page_on_the_method_has_the_floors_and_what_was_counted(line: str, o
     assert f"| {row} |" in (docs / "method.md").read_text("utf-8").splitlines()
 
 
+def test_on_an_h100_adamw_with_plasticity_is_within_two_percent_of_its_floor_on_models():
+    records = Path(__file__).parents[1] / "docs/results/benchmarks-accelerators/steps.csv"
+    counted = pd.read_csv(records).query("optimizer == 'adamw_with_plasticity' and tree != 'leaf'")
+    of_h100 = counted[counted["target"] == "h100"]["bytes_per_parameter"]
+    assert len(of_h100) == 2
+    assert (of_h100 <= 1.02 * compilation.CONTESTANTS["adamw_with_plasticity"].floor).all()
+
+
 def test_the_training_step_has_a_loss_near_that_of_chance():
     shapes = compilation.step.transformer(
         compilation.LAYERS, compilation.WIDTH, compilation.VOCABULARY, compilation.CONTEXT

@@ -51,6 +51,10 @@ def test_no_part_is_begun_when_the_time_is_over(
     assert done == ["step"]
 
 
+def test_the_settings_of_figure_5_are_in_a_clone():
+    assert (Path(__file__).parents[1] / gpu.SELECTED / "selections.csv").is_file()
+
+
 def test_only_the_parts_that_are_named_are_run(done: list[str], tmp_path: Path):
     run(tmp_path, parts=("figure5",))
     assert done == ["figure5"]
