@@ -100,11 +100,7 @@ class Tune(Study):
             ]
         )
         table = search_table(self.chosen(rows))
-        beyond = [
-            label(row["arm"])
-            for row in selections.to_dict("records")
-            if row["trials"] > self.budget
-        ]
+        beyond = map(label, selections.loc[selections["trials"] > self.budget, "arm"])
         report = [
             "Learning rates",
             f"{self.budget} learning rates per arm, half a decade apart, {self.seeds} seeds each, "
@@ -112,7 +108,7 @@ class Tune(Study):
             "on a sixth of the training images that was held out; no test image was looked at. "
             f"Data: {source}.",
             "The best rate still lay at the edge of the budget and the search continued for: "
-            f"{', '.join(beyond) if beyond else 'no arm'}.",
+            f"{', '.join(beyond) or 'no arm'}.",
             markdown_table(table),
             SURE,
             "![validation accuracy by learning rate](figure.png)",
