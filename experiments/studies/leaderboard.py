@@ -376,9 +376,7 @@ class Leaderboard(OnTasks):
             "all arms in turns on one device.",
             "## The search",
             markdown_table(tables.search_table(chosen)),
-            "*Sure*: the bootstrap probability over the tuning seeds that the chosen trial is the "
-            "best of those tried. *At an edge*: settings whose best value is the lowest or the "
-            "highest that was tried.",
+            tables.SURE,
         ]
 
     def claims(self, found: pd.DataFrame) -> list[Claim]:

@@ -11,6 +11,12 @@ from experiments.tasks import find_task
 from experiments.trials import Chosen, budget_curve
 from experiments.tuning import Search, Values
 
+SURE = (
+    "*Sure*: the bootstrap probability over the tuning seeds that the chosen trial is the best of "
+    "those tried. *At an edge*: settings whose best value is the lowest or the highest that was "
+    "tried."
+)
+
 
 def trials_table(tried: Search, values: Values) -> pd.DataFrame:
     """Every trial with its result per tuning seed."""

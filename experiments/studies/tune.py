@@ -17,11 +17,14 @@ from experiments.search import (
     first_learning_rates,
     next_learning_rate,
 )
+from experiments.spaces import Trial
 from experiments.studies.base import FIGURE, FIRST_TUNING_SEED, Arms, Run, Sizes, Study, TaskName
 from experiments.studies.findings import Findings
 from experiments.studies.headings import heading
-from experiments.summary import summarise
-from experiments.tables import Table, markdown_table
+from experiments.studies.leaderboard_tables import SURE, search_table
+from experiments.summary import per_cell, summarise
+from experiments.tables import markdown_table
+from experiments.trials import Chosen, choose
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,8 +99,8 @@ class Tune(Study):
                 for arm in self.arms
             ]
         )
-        table = selection_table(selections)
-        beyond = [row[0] for row in table[1:] if int(row[3]) > self.budget]
+        table = search_table(self.chosen(rows))
+        beyond = map(label, selections.loc[selections["trials"] > self.budget, "arm"])
         report = [
             "Learning rates",
             f"{self.budget} learning rates per arm, half a decade apart, {self.seeds} seeds each, "
@@ -105,8 +108,9 @@ class Tune(Study):
             "on a sixth of the training images that was held out; no test image was looked at. "
             f"Data: {source}.",
             "The best rate still lay at the edge of the budget and the search continued for: "
-            f"{', '.join(beyond) if beyond else 'no arm'}.",
+            f"{', '.join(beyond) or 'no arm'}.",
             markdown_table(table),
+            SURE,
             "![validation accuracy by learning rate](figure.png)",
         ]
         return Findings(
@@ -117,6 +121,17 @@ class Tune(Study):
             report,
             selections=selections,
         )
+
+    def chosen(self, rows: pd.DataFrame) -> dict[tuple[str, str], Chosen]:
+        """What was selected, and how sure that is."""
+        results = per_cell(rows)
+        found = {}
+        for arm in self.arms:
+            of_arm = results[results["arm"] == arm]
+            table = of_arm.pivot(index="learning_rate", columns="seed", values="final")
+            trials = [Trial(rate) for rate in table.index]
+            found[self.task, arm] = choose(trials, self.metric.sign * table.to_numpy())
+        return found
 
     def figure(self, summary: pd.DataFrame) -> Figure:
         """Validation accuracy by learning rate: one small panel per arm, its selection marked."""
@@ -157,19 +172,3 @@ class Tune(Study):
         drawn = f"mean of {self.seeds} seeds, bars ±1 standard deviation"
         figure.suptitle(heading(self, "learning rates tried, circle: selected", drawn))
         return figure
-
-
-def selection_table(selections: pd.DataFrame) -> Table:
-    """What the search for the learning rate selected."""
-    table = [["arm", "rate", "validation %", "rates tried", "at an edge"]]
-    for row in selections.to_dict("records"):
-        table.append(
-            [
-                label(row["arm"]),
-                f"{row['learning_rate']:g}",
-                f"{row['validation_accuracy']:.2f}",
-                f"{row['trials']}",
-                "yes" if row["at_edge"] else "no",
-            ]
-        )
-    return table
