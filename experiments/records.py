@@ -68,7 +68,8 @@ class Records:
       configuration: what must stay the same for records to be added to; arms, seeds and learning
         rates are not part of it, since every row names its own.
       defaults: what a setting means that the configuration of old records does not name.
-      free: settings that old records held fast and that may differ now.
+      free: settings that may differ, unless the configuration has them; old records held some of
+        them fast.
 
     Raises:
       RecordError: the folder cannot be used, is in use by another process, or holds the records of
@@ -188,7 +189,9 @@ class Records:
                 "choose another folder."
             )
         configuration = {
-            name: value for name, value in renamed(configuration).items() if name not in self._free
+            name: value
+            for name, value in renamed(configuration).items()
+            if name not in self._free or name in self._configuration
         }
         ours = json.loads(json.dumps(self._configuration))
         # A setting that did not exist then had what is its default now.

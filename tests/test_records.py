@@ -208,6 +208,12 @@ class TestConfiguration:
         with Records(folder, "accuracy", free, free=("epochs",)) as records:
             assert records.finished(CELLS[1])
 
+    def test_one_that_a_study_holds_fast_may_not(self, folder: Path):
+        with pytest.raises(RecordError, match="epochs was 2, now 3"):
+            Records(folder, "accuracy", {**CONFIGURATION, "epochs": 3}, free=("epochs",))
+        with Records(folder, "accuracy", CONFIGURATION, free=("epochs",)) as records:
+            assert records.finished(CELLS[1])
+
     @pytest.mark.parametrize(
         ("changes", "difference"),
         [
