@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeVar
 
@@ -16,17 +16,14 @@ from experiments.cells import Cell, ConfigError, Settings, Workload
 from experiments.metrics import Metric
 from experiments.naming import find_arm
 from experiments.records import of_cells, renamed
-from experiments.schedules import Schedule, judged_by
-from experiments.search import NEAR, near_learning_rates, next_learning_rate
+from experiments.schedules import Schedule
 from experiments.spec import slug
 from experiments.studies.checks import check_at_least_one
 from experiments.studies.findings import Claim, Findings
-from experiments.summary import sample
 
 Preset = Literal["smoke", "cpu", "paper"]
 Sizes = Mapping[Preset, Mapping[str, Any]]
 Trial = TypeVar("Trial")
-Searched = dict[tuple[Workload, str], dict[float, float]]
 
 
 class Run(Protocol):
@@ -262,69 +259,6 @@ class Study:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Searching(Study):
-    """Settings of the studies that choose among learning rates themselves.
-
-    Attributes:
-      tuning_seeds: number of training runs per learning rate in the search, on seeds of their own.
-    """
-
-    tuning_seeds: int = 3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least_one("tuning_seeds", self.tuning_seeds)
-
-    def search_cells(
-        self, arm: str, learning_rate: float, workload: Workload | None = None
-    ) -> list[Cell]:
-        """The training runs that judge one learning rate, on held-out training examples."""
-        held_out = dataclasses.replace(workload or self.workload(), split="validation")
-        return self.with_seeds(held_out, arm, learning_rate, self.tuning_seeds, FIRST_TUNING_SEED)
-
-    def search(self, run: Run, arms: Iterable[str], workloads: Iterable[Workload]) -> Searched:
-        """Three learning rates around each arm's default, and more while the best is at an end.
-
-        Args:
-          run: trains.
-          arms: to search for.
-          workloads: each searched on its own.
-
-        Returns:
-          Of each workload and arm, what each learning rate gave: higher is better.
-        """
-        arms = list(arms)
-        rates = {
-            (workload, arm): near_learning_rates(find_arm(arm).learning_rate)
-            for workload in workloads
-            for arm in arms
-        }
-        while True:
-            trials = {
-                (workload, arm, rate): self.search_cells(arm, rate, workload)
-                for (workload, arm), tried in rates.items()
-                for rate in tried
-            }
-            scores = judge_trials(run, trials, judged_by(self.schedule))
-            found = {key: {rate: scores[*key, rate] for rate in rates[key]} for key in rates}
-            more = {key: next_learning_rate(tried, NEAR) for key, tried in found.items()}
-            if not any(more.values()):
-                return found
-            for key, rate in more.items():
-                rates[key] += [rate] if rate else []
-
-    def how_searched(self) -> str:
-        """The search in a sentence."""
-        when = {"final": "after the last epoch", "late": "over the last three epochs"}
-        return (
-            "the best of three learning rates around its default, half a decade apart, and of "
-            "further ones as long as the best lay at an end; judged "
-            f"{when[judged_by(self.schedule)]} on held-out training examples by the mean of "
-            f"{self.tuning_seeds} seeds that no result has"
-        )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class OnCifar10(Study):
     """Settings of the studies on CIFAR-10 with a residual network."""
 
@@ -400,14 +334,6 @@ def train(
     """The rows of all cells of a plan, each cell once, and the rows of each of its parts."""
     rows = run(list(dict.fromkeys(cell for cells in plan.values() for cell in cells)))
     return rows, {key: of_cells(rows, cells) for key, cells in plan.items()}
-
-
-def judge_trials(
-    run: Run, trials: Mapping[Trial, list[Cell]], column: Literal["final", "late"] = "final"
-) -> dict[Trial, float]:
-    """Mean result of each trial's training runs: higher is better."""
-    _, parts = train(run, trials)
-    return {trial: sample(rows, column).by_seed.mean() for trial, rows in parts.items()}
 
 
 def default_folder(study: str, task: str) -> Path:

@@ -22,10 +22,11 @@ from experiments.comparisons import (
 )
 from experiments.naming import find_arm, label
 from experiments.search import best_learning_rate
-from experiments.studies.base import FIGURE, Arms, OnCifar10, Run, Searching, Sizes, Study, train
+from experiments.studies.base import FIGURE, Arms, OnCifar10, Run, Sizes, Study, train
 from experiments.studies.checks import check_known
 from experiments.studies.findings import Claim, Findings, compared, summary_table
 from experiments.studies.headings import heading
+from experiments.studies.judging import Searching
 from experiments.summary import sample, summarise
 from experiments.tables import markdown_table
 

@@ -1,17 +1,87 @@
-"""Studies that search on several tasks: their workloads, and what a trial is judged by."""
+"""Studies that search: what they try, on which workloads, and what a trial is judged by."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from experiments.cells import Cell, Workload
+from experiments.naming import find_arm
 from experiments.schedules import Schedule, judged_by
+from experiments.search import NEAR, near_learning_rates, next_learning_rate
 from experiments.spaces import Trial
-from experiments.studies.base import Run, Study, train
+from experiments.studies.base import FIRST_TUNING_SEED, Run, Study, train
+from experiments.studies.checks import check_at_least_one
 from experiments.summary import sample
 from experiments.tasks import find_task
 from experiments.tuning import Values
+
+Trained = TypeVar("Trained")
+Searched = dict[tuple[Workload, str], dict[float, float]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Searching(Study):
+    """Settings of the studies that choose among learning rates themselves.
+
+    Attributes:
+      tuning_seeds: number of training runs per learning rate in the search, on seeds of their own.
+    """
+
+    tuning_seeds: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least_one("tuning_seeds", self.tuning_seeds)
+
+    def search_cells(
+        self, arm: str, learning_rate: float, workload: Workload | None = None
+    ) -> list[Cell]:
+        """The training runs that judge one learning rate, on held-out training examples."""
+        held_out = dataclasses.replace(workload or self.workload(), split="validation")
+        return self.with_seeds(held_out, arm, learning_rate, self.tuning_seeds, FIRST_TUNING_SEED)
+
+    def search(self, run: Run, arms: Iterable[str], workloads: Iterable[Workload]) -> Searched:
+        """Three learning rates around each arm's default, and more while the best is at an end.
+
+        Args:
+          run: trains.
+          arms: to search for.
+          workloads: each searched on its own.
+
+        Returns:
+          Of each workload and arm, what each learning rate gave: higher is better.
+        """
+        arms = list(arms)
+        rates = {
+            (workload, arm): near_learning_rates(find_arm(arm).learning_rate)
+            for workload in workloads
+            for arm in arms
+        }
+        while True:
+            trials = {
+                (workload, arm, rate): self.search_cells(arm, rate, workload)
+                for (workload, arm), tried in rates.items()
+                for rate in tried
+            }
+            scores = judge_trials(run, trials, judged_by(self.schedule))
+            found = {key: {rate: scores[*key, rate] for rate in rates[key]} for key in rates}
+            more = {key: next_learning_rate(tried, NEAR) for key, tried in found.items()}
+            if not any(more.values()):
+                return found
+            for key, rate in more.items():
+                rates[key] += [rate] if rate else []
+
+    def how_searched(self) -> str:
+        """The search in a sentence."""
+        when = {"final": "after the last epoch", "late": "over the last three epochs"}
+        return (
+            "the best of three learning rates around its default, half a decade apart, and of "
+            "further ones as long as the best lay at an end; judged "
+            f"{when[judged_by(self.schedule)]} on held-out training examples by the mean of "
+            f"{self.tuning_seeds} seeds that no result has"
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,3 +110,11 @@ def judge(
         by_seed = sample(rows, judged_by(schedule)).by_seed
         values.setdefault((task, arm), {})[trial] = np.asarray(by_seed, np.float64)
     return values
+
+
+def judge_trials(
+    run: Run, trials: Mapping[Trained, list[Cell]], column: Literal["final", "late"] = "final"
+) -> dict[Trained, float]:
+    """Mean result of each trial's training runs: higher is better."""
+    _, parts = train(run, trials)
+    return {trial: sample(rows, column).by_seed.mean() for trial, rows in parts.items()}

@@ -22,19 +22,11 @@ from experiments.comparisons import (
 from experiments.naming import label
 from experiments.schedules import Schedule
 from experiments.search import best_learning_rate
-from experiments.studies.base import (
-    FIGURE,
-    Run,
-    Searched,
-    Searching,
-    Sizes,
-    Study,
-    TaskName,
-    train,
-)
+from experiments.studies.base import FIGURE, Run, Sizes, Study, TaskName, train
 from experiments.studies.checks import check_share
 from experiments.studies.findings import Claim, Findings, compared, summary_table
 from experiments.studies.headings import heading
+from experiments.studies.judging import Searched, Searching
 from experiments.summary import sample, summarise
 from experiments.tables import markdown_table
 

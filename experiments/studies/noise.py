@@ -23,10 +23,11 @@ from experiments.comparisons import (
 from experiments.naming import label
 from experiments.schedules import Schedule
 from experiments.search import best_learning_rate
-from experiments.studies.base import FIGURE, Arms, Run, Searching, Sizes, Study, TaskName, train
+from experiments.studies.base import FIGURE, Arms, Run, Sizes, Study, TaskName, train
 from experiments.studies.checks import check_at_least_one
 from experiments.studies.findings import Claim, Findings, compared, summary_table
 from experiments.studies.headings import heading
+from experiments.studies.judging import Searching
 from experiments.summary import sample, summarise
 from experiments.tables import markdown_table
 

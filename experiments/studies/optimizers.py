@@ -21,9 +21,10 @@ from experiments.comparisons import (
 )
 from experiments.naming import colour, label
 from experiments.search import best_learning_rate
-from experiments.studies.base import FIGURE, Arms, OnCifar10, Run, Searching, Sizes, train
+from experiments.studies.base import FIGURE, Arms, OnCifar10, Run, Sizes, train
 from experiments.studies.findings import Claim, Findings, compared, summary_table
 from experiments.studies.headings import heading
+from experiments.studies.judging import Searching
 from experiments.summary import sample, summarise
 from experiments.tables import markdown_table, mean_and_sd
 

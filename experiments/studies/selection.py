@@ -14,20 +14,11 @@ from experiments.arms import ARMS
 from experiments.cells import Cell
 from experiments.comparisons import Sample, compare, rows_of
 from experiments.naming import colour, label
-from experiments.studies.base import (
-    FIGURE,
-    Arms,
-    Run,
-    Searching,
-    Sizes,
-    Study,
-    TaskName,
-    judge_trials,
-    train,
-)
+from experiments.studies.base import FIGURE, Arms, Run, Sizes, Study, TaskName, train
 from experiments.studies.checks import check_known
 from experiments.studies.findings import Claim, Findings, compared
 from experiments.studies.headings import heading
+from experiments.studies.judging import Searching, judge_trials
 from experiments.summary import sample
 from experiments.tables import Table, markdown_table, mean_and_sd
 

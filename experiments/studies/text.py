@@ -14,7 +14,7 @@ from experiments.hypotheses import STRONGEST
 from experiments.naming import find_arm, label
 from experiments.schedules import Schedule
 from experiments.search import best_learning_rate
-from experiments.studies.base import FIGURE, Arms, Run, Searching, Sizes, TaskName, train
+from experiments.studies.base import FIGURE, Arms, Run, Sizes, TaskName, train
 from experiments.studies.checks import check_share
 from experiments.studies.findings import (
     Claim,
@@ -24,6 +24,7 @@ from experiments.studies.findings import (
     summary_table,
 )
 from experiments.studies.headings import heading
+from experiments.studies.judging import Searching
 from experiments.summary import sample, summarise
 from experiments.tables import markdown_table
 
