@@ -22,6 +22,14 @@ from experiments.statistics import POWER
 from experiments.tables import Table, markdown_table, mean_and_sd
 
 
+FROM_BEST = (
+    Verdict.BETTER,
+    Verdict.NO_PRACTICAL_DIFFERENCE,
+    Verdict.WORSE,
+    Verdict.NOT_SHOWN,
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Claim:
     """What a study says about a claim, for the page of results.
@@ -129,11 +137,9 @@ def against_one(question: str, rows: Sequence[Row], data: str) -> Claim:
       rows: each of the others as the treatment, against that arm.
       data: what they were trained on.
     """
-    order = (
-        *(Verdict.BETTER, Verdict.NO_PRACTICAL_DIFFERENCE),
-        *(Verdict.WORSE, Verdict.NOT_SHOWN),
-    )
-    by_verdict = {verdict: [row for row in rows if row["verdict"] == verdict] for verdict in order}
+    by_verdict = {
+        verdict: [row for row in rows if row["verdict"] == verdict] for verdict in FROM_BEST
+    }
     said = "; ".join(f"{verdict}: {len(of)}" for verdict, of in by_verdict.items() if of)
     best = max(rows, key=lambda row: row["mean"])
     numbers = [f"{label(best['treatment'])}: {measured(best)}"]
