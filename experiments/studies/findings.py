@@ -21,13 +21,7 @@ from experiments.naming import label
 from experiments.statistics import POWER
 from experiments.tables import Table, markdown_table, mean_and_sd
 
-
-FROM_BEST = (
-    Verdict.BETTER,
-    Verdict.NO_PRACTICAL_DIFFERENCE,
-    Verdict.WORSE,
-    Verdict.NOT_SHOWN,
-)
+ORDER = (Verdict.BETTER, Verdict.WORSE, Verdict.NO_PRACTICAL_DIFFERENCE, Verdict.NOT_SHOWN)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,9 +131,7 @@ def against_one(question: str, rows: Sequence[Row], data: str) -> Claim:
       rows: each of the others as the treatment, against that arm.
       data: what they were trained on.
     """
-    by_verdict = {
-        verdict: [row for row in rows if row["verdict"] == verdict] for verdict in FROM_BEST
-    }
+    by_verdict = {verdict: [row for row in rows if row["verdict"] == verdict] for verdict in ORDER}
     said = "; ".join(f"{verdict}: {len(of)}" for verdict, of in by_verdict.items() if of)
     best = max(rows, key=lambda row: row["mean"])
     numbers = [f"{label(best['treatment'])}: {measured(best)}"]

@@ -29,7 +29,7 @@ from experiments.studies.base import (
     train,
 )
 from experiments.studies.checks import check_at_least_one
-from experiments.studies.findings import Claim, Findings, against_one, compared
+from experiments.studies.findings import ORDER, Claim, Findings, against_one, compared
 from experiments.studies.judging import OnTasks, judge
 from experiments.summary import sample, summarise
 from experiments.tables import Table, markdown_table, mean_and_sd
@@ -40,8 +40,6 @@ from experiments.tuning import Search, Values, results, search
 CONFIRMATORY, RUNNER_UP, FLOOR = "hypotheses", "runner-up", "noise floor"
 LATE = "mean of the last three epochs"
 PROFILES = "profiles.png"
-
-ORDER = (Verdict.BETTER, Verdict.WORSE, Verdict.NO_PRACTICAL_DIFFERENCE, Verdict.NOT_SHOWN)
 
 Part = tuple[str, str, str]  # of the final runs: which trial, task and arm
 
