@@ -84,7 +84,7 @@ def subset(dataset: Dataset, fraction: float, *, seed: int) -> Dataset:
     return dataclasses.replace(
         dataset,
         name=f"{dataset.name}-subset{fraction}",
-        source=f"{dataset.source}; subset of {fraction} of the training examples, seed {seed}",
+        source=f"{dataset.source}; subset of {fraction:.4g} of the training examples, seed {seed}",
         train_images=dataset.train_images[kept],
         train_labels=dataset.train_labels[kept],
     )

@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import fcntl
+import functools
 import io
 import json
 import os
@@ -143,7 +144,9 @@ class Records:
         rounded = pd.concat([rows.loc[:, named], measured], axis=1)
         rounded.insert(0, "study", self._study)
         runs = rounded if self._runs.empty else pd.concat([self._runs, rounded], ignore_index=True)
-        self._made_by += [made for made in made_by if made not in self._made_by]
+        for made in made_by:
+            if made not in self._made_by:
+                self._made_by.append(made)
         self._write_manifest(runs)  # first: no table may stand without what it was made by
         write_atomically(self.folder / RUNS, runs.to_csv(index=False))
         self._runs = runs
@@ -269,6 +272,7 @@ def circumstances() -> dict[str, Any]:
     }
 
 
+@functools.cache  # of what was loaded, whatever is checked out meanwhile
 def _commit() -> str:
     """The commit of the code, with ``+`` where it was changed since; ``unknown`` outside git."""
     try:

@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -442,11 +443,23 @@ class TestManifest:
         assert made_by[0] == first
         assert [made["device"] for made in made_by[1:]] == ["a CPU", "a GPU"]
 
+    def test_names_each_of_them_once(self, tmp_path: Path):
+        facts = {"commit": "abc", "versions": {}, "device": "a CPU"}
+        with open_records(tmp_path / "study") as records:
+            records.add(rows_of(*CELLS[:2]), [facts, facts])
+        assert json.loads((tmp_path / "study/manifest.json").read_text())["made_by"] == [facts]
+
     def test_is_of_the_same_columns_as_a_cell(self):
         assert list(CELLS[0].fields()) == CELL_COLUMNS
 
 
 class TestCommit:
+    @pytest.fixture(autouse=True)
+    def _as_a_process_that_begins(self) -> Iterator[None]:
+        records_module._commit.cache_clear()
+        yield
+        records_module._commit.cache_clear()
+
     @pytest.fixture
     def repository(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         """A repository with both packages, as the code would see its own."""
@@ -474,6 +487,16 @@ class TestCommit:
 
     def test_is_that_of_the_code(self, repository: Path):
         assert self.noted(repository) == self.git(repository, "rev-parse", "HEAD")
+
+    def test_is_that_of_what_was_loaded_though_another_one_is_checked_out_meanwhile(
+        self, repository: Path
+    ):
+        loaded = self.noted(repository)
+        self.git(repository, "commit", "--quiet", "--allow-empty", "--message", "second")
+        with open_records(repository / "study") as records:
+            records.add(rows_of(CELLS[1]))
+        made_by = json.loads((repository / "study/manifest.json").read_text())["made_by"]
+        assert [made["commit"] for made in made_by] == [loaded]
 
     @pytest.mark.parametrize("package", ["experiments", "neuroplastic_optax"])
     def test_is_marked_where_the_code_was_changed(self, package: str, repository: Path):
