@@ -1,5 +1,6 @@
 """The two figures of the leaderboard, which can be read without the text."""
 
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -15,6 +16,7 @@ from experiments.naming import colour, label
 from experiments.tasks import find_task
 
 FACTORS = np.geomspace(1, 8, 200)
+WIDE = 44  # characters of a title above one of several panels
 MARKS = {
     Verdict.BETTER: "^",
     Verdict.WORSE: "v",
@@ -64,7 +66,8 @@ def draw_verdicts(axes: Axes, rows: Sequence[Row], task: str) -> None:
         axes.plot(row["mean"], place, mark, color=colour(row["treatment"]), markersize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     n = max((row["n"] for row in rows), default=0)
-    axes.set_title(f"{find_task(task).title}, n = {n}\n{could_show(rows)}", fontsize=9)
+    lines = (f"{find_task(task).title}, n = {n}", could_show(rows))
+    axes.set_title("\n".join(textwrap.fill(line, WIDE) for line in lines), fontsize=9)
     axes.set_xlabel(metric.difference_axis, fontsize=9)
     plotting.plain(axes)
 
@@ -168,6 +171,6 @@ def draw_budget(axes: Axes, budget: pd.DataFrame, task: str) -> None:
     axes.set(
         xlabel="trials",
         ylabel=of.metric.validation_axis,
-        title=f"{of.title}: expected best of k trials",
+        title=f"{of.title}:\nexpected best of k trials",
     )
     plotting.plain(axes)
