@@ -1,5 +1,7 @@
 """The search for a learning rate: a half-decade grid that grows towards the best value."""
 
+import itertools
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -71,6 +73,18 @@ def next_learning_rate(accuracy: Mapping[float, float], budget: int) -> float | 
         return None
     down = best - indices[0] < indices[-1] - best
     return grid_value(indices[0] - 1 if down else indices[-1] + 1)
+
+
+def finer_learning_rates(accuracy: Mapping[float, float]) -> list[float]:
+    """The learning rates halfway, on a logarithmic scale, from the best one to its neighbours.
+
+    >>> finer_learning_rates({0.1: 80.0, 0.3: 85.0, 1.0: 82.0})
+    [0.17, 0.55]
+    """
+    rates = sorted(accuracy)
+    place = rates.index(best_learning_rate(accuracy))
+    near = rates[max(place - 1, 0) : place + 2]
+    return [float(f"{math.sqrt(low * high):.2g}") for low, high in itertools.pairwise(near)]
 
 
 def best_learning_rate(accuracy: Mapping[float, float]) -> float:

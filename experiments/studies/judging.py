@@ -9,7 +9,12 @@ import numpy as np
 from experiments.cells import Cell, Workload
 from experiments.naming import find_arm
 from experiments.schedules import Schedule, judged_by
-from experiments.search import NEAR, near_learning_rates, next_learning_rate
+from experiments.search import (
+    NEAR,
+    finer_learning_rates,
+    near_learning_rates,
+    next_learning_rate,
+)
 from experiments.spaces import Trial
 from experiments.studies.base import FIRST_TUNING_SEED, Run, Study, train
 from experiments.studies.checks import check_at_least_one
@@ -43,7 +48,7 @@ class Searching(Study):
         return self.with_seeds(held_out, arm, learning_rate, self.tuning_seeds, FIRST_TUNING_SEED)
 
     def search(self, run: Run, arms: Iterable[str], workloads: Iterable[Workload]) -> Searched:
-        """Three learning rates around each arm's default, and more while the best is at an end.
+        """Three learning rates around each arm's default, more while the best is at an end, finer.
 
         Args:
           run: trains.
@@ -59,27 +64,36 @@ class Searching(Study):
             for workload in workloads
             for arm in arms
         }
-        while True:
-            trials = {
-                (workload, arm, rate): self.search_cells(arm, rate, workload)
-                for (workload, arm), tried in rates.items()
-                for rate in tried
+        found = self.judge_rates(run, rates)
+        while more := {
+            key: rate for key in rates if (rate := next_learning_rate(found[key], NEAR))
+        }:
+            rates = {
+                key: [*tried, *([more[key]] if key in more else [])] for key, tried in rates.items()
             }
-            scores = judge_trials(run, trials, judged_by(self.schedule))
-            found = {key: {rate: scores[*key, rate] for rate in rates[key]} for key in rates}
-            more = {key: next_learning_rate(tried, NEAR) for key, tried in found.items()}
-            if not any(more.values()):
-                return found
-            for key, rate in more.items():
-                rates[key] += [rate] if rate else []
+            found = self.judge_rates(run, rates)
+        rates = {key: [*tried, *finer_learning_rates(found[key])] for key, tried in rates.items()}
+        return self.judge_rates(run, rates)
+
+    def judge_rates(
+        self, run: Run, rates: Mapping[tuple[Workload, str], Sequence[float]]
+    ) -> Searched:
+        """What each learning rate of each workload and arm gave."""
+        trials = {
+            (workload, arm, rate): self.search_cells(arm, rate, workload)
+            for (workload, arm), tried in rates.items()
+            for rate in tried
+        }
+        scores = judge_trials(run, trials, judged_by(self.schedule))
+        return {key: {rate: scores[*key, rate] for rate in tried} for key, tried in rates.items()}
 
     def how_searched(self) -> str:
         """The search in a sentence."""
         when = {"final": "after the last epoch", "late": "over the last three epochs"}
         return (
-            "the best of three learning rates around its default, half a decade apart, and of "
-            "further ones as long as the best lay at an end; judged "
-            f"{when[judged_by(self.schedule)]} on held-out training examples by the mean of "
+            "the best of three learning rates around its default, half a decade apart, of further "
+            "ones as long as the best lay at an end, and of the two halfway to its neighbours; "
+            f"judged {when[judged_by(self.schedule)]} on held-out training examples by the mean of "
             f"{self.tuning_seeds} seeds that no result has"
         )
 

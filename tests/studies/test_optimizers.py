@@ -16,12 +16,14 @@ from tests.studies.planted import Planted
 class TestOptimizers(StudyTests):
     study = Optimizers(arms=("full", "sgd", "adam"), seeds=2, epochs=2, tuning_seeds=1)
 
-    def test_tries_three_rates_and_more_where_the_best_lies_at_an_end(self, done: Done):
+    def test_tries_three_rates_more_where_the_best_lies_at_an_end_and_finer_ones_around_it(
+        self, done: Done
+    ):
         held_out = done.rows[done.rows["split"] == "validation"]
         rates = held_out.groupby("arm")["learning_rate"].agg(lambda rates: sorted(set(rates)))
-        assert rates["full"] == [0.03, 0.1, 0.3, 1.0]
-        assert rates["sgd"] == [0.001, 0.003, 0.01, 0.03, 0.1, 0.3]
-        assert rates["adam"] == [0.0003, 0.001, 0.003]
+        assert rates["full"] == [0.03, 0.1, 0.17, 0.3, 0.55, 1.0]
+        assert rates["sgd"] == [0.001, 0.0017, 0.003, 0.0055, 0.01, 0.03, 0.1, 0.3]
+        assert rates["adam"] == [0.0003, 0.00055, 0.001, 0.0017, 0.003]
 
     def test_runs_every_arm_at_the_best_of_them(self, done: Done):
         final = done.rows[done.rows["split"] == "test"].groupby("arm")["learning_rate"].unique()
