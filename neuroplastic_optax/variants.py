@@ -203,7 +203,8 @@ def add_orthogonal_plasticity(  # noqa: D417 - the shared settings are explained
             orthogonal *= jnp.where(length > resolution, norm / (length + eps), 1.0)
         residual = jnp.asarray(at_step(strength, count) * orthogonal)
         residual = limit_norm(residual, norm_of(residual), max_ratio * norm, eps)
-        defined = (squared_norm > eps) & (squared_norm < jnp.inf)  # overflow leaves no direction
+        # Overflow leaves no direction.
+        defined = (squared_norm > eps) & (squared_norm < jnp.inf) & jnp.isfinite(along)
         return gradient + jnp.where(defined, residual, 0.0)
 
     return modulation(plasticity, modulate)

@@ -131,6 +131,19 @@ def test_finite_gradients_give_no_nan(name, steps, settings):
         assert not np.isnan(np.asarray(leaf, np.float64)).any(), jax.tree_util.keystr(path)
 
 
+def test_a_scalar_product_that_overflows_leaves_the_gradient_as_it_is():
+    """The squared norm of the second gradient is just below the largest float32."""
+    weights = {"activity_weight": 0.0, "gradient_weight": 1.0, "memory_weight": 1.0}
+    decays = {"activity_decay": 0.0, "b1": 0.0, "b2": 0.0}
+    bounds = {"min_alpha": 0.0, "max_alpha": 7.0, "plasticity_scale": 2.0}
+    tx = npx.variants.add_orthogonal_plasticity(**weights, **decays, **bounds)
+    gradient = -jnp.ones(6)
+    _, state = tx.update(gradient, tx.init(gradient))
+    gradient = gradient.at[5].set(-1.77982e19)
+    updates, _ = tx.update(gradient, state)
+    np.testing.assert_array_equal(updates, gradient)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 @fuzz(50)
 @hypothesis.given(data=st.data())

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
@@ -50,7 +51,12 @@ def test_a_committed_report_is_made_from_its_records_alone(
     runs = (folder / "runs.csv").read_bytes()
     report.main((folder,))
     for text in TEXTS:
-        assert (folder / text).read_text() == (COMMITTED / name / text).read_text(), text
+        made, committed = folder / text, COMMITTED / name / text
+        if made.suffix == ".csv":  # the last digit is that of SciPy's version
+            tables = (pd.read_csv(path) for path in (made, committed))
+            pd.testing.assert_frame_equal(*tables, rtol=1e-9)
+        else:
+            assert made.read_text() == committed.read_text(), text
     assert (folder / "runs.csv").read_bytes() == runs
     assert titles["figure.png"].startswith(task)
     assert could in titles["figure.png"]

@@ -50,7 +50,7 @@ class LowData(Searching):
 
     name = "low_data"
     sizes: ClassVar[Sizes] = {
-        "smoke": {**Study.sizes["smoke"], "fractions": (0.5, 1.0), "tuning_seeds": 1},
+        "smoke": {**Study.sizes["smoke"], "fractions": (0.5,), "tuning_seeds": 1},
         "cpu": {"task": "fashion_mnist_small"},
     }
 
