@@ -23,10 +23,10 @@ from tests.study_process import StudyProcess, limit_files, watch, write_images
 
 REPOSITORY = Path(__file__).parent.parent
 STUDY_ARMS = ("sgd", "momentum", "adam")
-EPOCHS, IMAGES, BATCH = 10, 400, 100
+EPOCHS, IMAGES, BATCH, SEEDS = 10, 400, 100, 2
 COMMAND = (
     "accuracy --dataset mnist --raw-dir ../raw --data-dir ../data --out out --no-diagnostics "
-    f"--seeds 2 --epochs {EPOCHS} --batch-size {BATCH} --arms"
+    f"--seeds {SEEDS} --epochs {EPOCHS} --batch-size {BATCH} --arms"
 )
 KILLS = 10
 SECONDS = ["seconds", "evaluation_seconds"]
@@ -102,10 +102,16 @@ class StudyFolder:
         return pd.read_csv(path) if path.exists() else pd.DataFrame({"arm": []})
 
     def next_epoch(self) -> tuple[str, int] | None:
-        """Arm and number of the epoch to go on with, by the records and the last checkpoint."""
-        pending = [arm for arm in self._arms if arm not in set(self.runs()["arm"])]
+        """Arm and number of the epoch to go on with, by records, store and the last checkpoint."""
+        stored = {
+            arm: len(list(self.folder.glob(f"store/mnist-{arm}-*.json"))) for arm in self._arms
+        }
+        recorded = set(self.runs()["arm"])
+        pending = [arm for arm in self._arms if arm not in recorded and stored[arm] < SEEDS]
         if not pending:
             return None
+        if stored[pending[0]]:  # some seeds were stored: the others are another program's
+            return pending[0], 1
         saved = [
             json.loads((step / "rows/metadata").read_text())["rows"][-1]
             for step in self.out.glob("checkpoints/*/*")
