@@ -64,14 +64,13 @@ class Searching(Study):
             for workload in workloads
             for arm in arms
         }
-        found = self.judge_rates(run, rates)
-        while more := {
-            key: rate for key in rates if (rate := next_learning_rate(found[key], NEAR))
-        }:
-            rates = {
-                key: [*tried, *([more[key]] if key in more else [])] for key, tried in rates.items()
-            }
+        while True:
             found = self.judge_rates(run, rates)
+            more = {key: next_learning_rate(of_key, NEAR) for key, of_key in found.items()}
+            if not any(more.values()):
+                break
+            for key, rate in more.items():
+                rates[key] += [rate] if rate else []
         rates = {key: [*tried, *finer_learning_rates(found[key])] for key, tried in rates.items()}
         return self.judge_rates(run, rates)
 

@@ -145,7 +145,8 @@ class Optimizers(OnCifar10, Searching):
             xscale="log",
             xlabel="learning rate",
             ylabel=self.metric.validation_axis,
-            title=f"the search, mean of {self.tuning_seeds} seeds; ring: selected",
+            title=f"the search, by the mean over seeds (n = {self.tuning_seeds}); ring: selected",
         )
         axes.set_xticks(shown, [f"{rate:g}" for rate in shown], rotation=45)
         axes.minorticks_off()
+        plotting.plain(axes)
