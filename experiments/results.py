@@ -7,19 +7,28 @@ A study's `claims.csv` says what it found in words, with numbers that are rows o
 import dataclasses
 import hashlib
 import json
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import tyro
 
-from experiments.tables import Table, markdown_table
+from experiments.tables import markdown_table
 
 Claim = dict[Hashable, Any]  # a row of a study's table of claims
 
 PAGE, MANIFEST, CLAIMS, TABLE = "README.md", "manifest.json", "claims.csv", "table.csv"
-ORDER = ("figure", "its", "abstract", "central", "the", "not")  # of claims, by their source
+FIGURE = "figure.png"
+TITLES = {  # of claims, by their source; the paper's figures come first
+    "central claim": "What the paper claims first",
+    "abstract": "What its abstract says",
+    "its selection": "How it selected",
+    "the search": "The search for a plasticity that earns its place",
+    "the leaderboard": "The leaderboards, all arms together",
+    "not in the paper": "Not in the paper",
+}
+DECIDES = "verdict"
 BOARDS = {
     "leaderboard": "Who is best, all tuned alike",
     "families": "Does any plasticity earn its place?",
@@ -121,9 +130,8 @@ def page(folder: Path) -> str:
         *boards(shown),
         "## The questions that decide",
         "\n".join(headline(folder)),
-        *(picture(result) for result in shown if result.manifest["study"] == "verdict"),
-        "## All claims, one by one",
-        markdown_table(claims_table(answers(results))),
+        *(picture(result) for result in shown if result.manifest["study"] == DECIDES),
+        *one_by_one(shown),
         "## Limits",
         LIMITS,
         *(["## Not shown, because their input has changed", "\n".join(refused)] if refused else []),
@@ -152,22 +160,38 @@ def boards(shown: Iterable[Result]) -> list[str]:
 
 def picture(result: Result) -> str:
     """The figure of a study."""
-    return f"![{result.folder.name}]({result.folder.name}/figure.png)"
+    return f"![{result.folder.name}]({result.folder.name}/{FIGURE})"
 
 
-def claims_table(claims: Iterable[Claim]) -> Table:
-    """What decides first, then the paper's figures, then the rest."""
-    table = [["where", "question", "data set", "answer", "measured here"]]
-    names = ("source", "question", "data", "answer", "measured")
-    in_order = sorted(
-        claims,
-        key=lambda claim: (
-            not claim["headline"],
-            ORDER.index(claim["source"].split()[0]),
-            claim["source"],
-        ),
-    )
-    return table + [[claim[name] for name in names] for claim in in_order]
+def one_by_one(shown: Sequence[Result]) -> list[str]:
+    """Every claim: the paper's figures with ours beside them, then what else was asked."""
+    claims = answers(shown)
+    sources = {claim["source"] for claim in claims}
+    figures = sorted(sources - TITLES.keys())
+    sections = ["## The paper's figures, one by one"] if figures else []
+    for source in figures:
+        of_source = [claim for claim in claims if claim["source"] == source]
+        pictures = [
+            picture(result)
+            for result in shown
+            if result.manifest["study"] not in (*BOARDS, DECIDES)  # theirs come first on the page
+            and any(claim["source"] == source for claim in result.claims())
+        ]
+        sections += [f"### {source.capitalize()}", *pictures, claims_table(of_source)]
+    sections += ["## Every other claim"] if sources & TITLES.keys() else []
+    for source, title in TITLES.items():
+        if of_source := [claim for claim in claims if claim["source"] == source]:
+            sections += [f"### {title}", claims_table(of_source)]
+    return sections
+
+
+def claims_table(claims: Iterable[Claim]) -> str:
+    """A row per claim, and a line in its last cell for each number."""
+    table = [["question", "data set", "answer", "measured here"]]
+    for claim in claims:
+        numbers = claim["measured"].replace("; ", "<br>")
+        table.append([claim["question"], claim["data"], claim["answer"], numbers])
+    return markdown_table(table)
 
 
 def main(folder: Path = Path("docs/results")) -> None:

@@ -69,9 +69,14 @@ def resnet(width: int = 64, stem_stride: int = 1) -> Model:
     return model
 
 
-def _transformer(dataset: Dataset, rngs: nnx.Rngs) -> nnx.Module:
-    length = dataset.train_images.shape[1]
-    return models.Transformer(dataset.num_classes, length, rngs=rngs)
+def transformer(width: int = 64, heads: int = 4) -> Model:
+    """A causal transformer of another width."""
+
+    def model(dataset: Dataset, rngs: nnx.Rngs) -> nnx.Module:
+        length, tokens = dataset.train_images.shape[1], dataset.num_classes
+        return models.Transformer(tokens, length, width=width, heads=heads, rngs=rngs)
+
+    return model
 
 
 def _autoencoder(dataset: Dataset, rngs: nnx.Rngs) -> nnx.Module:
@@ -81,7 +86,7 @@ def _autoencoder(dataset: Dataset, rngs: nnx.Rngs) -> nnx.Module:
 _LEARNERS: dict[str, dict[str, Any]] = {
     "mlp": {"model": _mlp},
     "resnet18": {"model": resnet()},
-    "transformer": {"model": _transformer, "batch_size": 32},
+    "transformer": {"model": transformer(), "batch_size": 32},
 }
 
 
@@ -118,7 +123,7 @@ TASKS |= {
     "mnist_small": _small("mnist", 10_000),
     "mnist_autoencoder_small": _small("mnist_autoencoder", 10_000),
     "cifar10_small": _small("cifar10", 10_000, model=resnet(8, stem_stride=4)),
-    "python_source_small": _small("python_source", 1_000),
+    "python_source_small": _small("python_source", 1_000, model=transformer(32, heads=2)),
 }
 
 

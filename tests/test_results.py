@@ -103,7 +103,7 @@ class TestOneAnswerPerQuestion:
     def test_shows_the_number_that_decides_and_the_table_all_of_them(self, tmp_path: Path):
         record(tmp_path, "verdict-mnist", {"measured": "Δ +1.00; against others: Δ +2.00"})
         assert results.headline(tmp_path)[1] == "  - MNIST: **yes** (Δ +1.00)."
-        assert "| Δ +1.00; against others: Δ +2.00 |" in results.page(tmp_path)
+        assert "| Δ +1.00<br>against others: Δ +2.00 |" in results.page(tmp_path)
 
 
 class TestPage:
@@ -128,10 +128,30 @@ class TestPage:
         assert "(accuracy-mnist/report.md)" in page
         assert "(tune-mnist/report.md)" in page
 
-    def test_puts_every_claim_into_its_table(self, tmp_path: Path):
-        record(tmp_path, "noise-mnist", {"source": "abstract", "headline": False})
-        line = f"| abstract | Does it help? | MNIST | yes | {CLAIM['measured']} |"
-        assert line in results.page(tmp_path).splitlines()
+    def test_puts_every_claim_under_its_source_with_a_line_for_each_number(self, tmp_path: Path):
+        claim = {"source": "abstract", "headline": False, "measured": "Δ +1.00; Δ +2.00"}
+        record(tmp_path, "noise-mnist", claim)
+        lines = results.page(tmp_path).splitlines()
+        row = "| Does it help? | MNIST | yes | Δ +1.00<br>Δ +2.00 |"
+        assert lines.index("### What its abstract says") < lines.index(row)
+
+    def test_shows_the_papers_figures_first_each_with_ours(self, tmp_path: Path):
+        record(tmp_path, "noise-mnist", {"source": "abstract", "question": "And with noise?"})
+        record(tmp_path, "low_data-mnist", {"source": "figure 3", "question": "With less data?"})
+        record(tmp_path, "verdict-mnist", {})  # asks figure 2's question with more seeds
+        record(tmp_path, "accuracy-mnist", {"n": 5})
+        page = results.page(tmp_path)
+        places = [
+            page.index(text)
+            for text in (
+                "![verdict-mnist](",
+                "### Figure 2\n\n![accuracy-mnist](accuracy-mnist/figure.png)\n\n|",
+                "### Figure 3\n\n![low_data-mnist](low_data-mnist/figure.png)\n\n|",
+                "### What its abstract says\n\n|",
+            )
+        ]
+        assert places == sorted(places)
+        assert page.count("![verdict-mnist](") == 1
 
 
 class TestChangedInput:

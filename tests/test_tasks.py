@@ -152,6 +152,14 @@ class TestTextTask:
         assert model.tokens.num_embeddings == model.head.out_features == 128
         assert model.positions.num_embeddings == 8
 
+    def test_that_is_small_has_half_the_width(self):
+        small, whole = (
+            nnx.eval_shape(lambda name=name: tasks.TASKS[name].model(TEXT, nnx.Rngs(0)))
+            for name in ("python_source_small", "python_source")
+        )
+        assert (small.tokens.features, whole.tokens.features) == (32, 64)
+        assert len(small.blocks) == len(whole.blocks)
+
     @pytest.mark.parametrize("train", [False, True])
     def test_takes_characters_as_they_are(self, train: bool, task: tasks.Task):
         key = jax.random.key(0) if train else None
