@@ -1,7 +1,8 @@
 """The page of results: ``python -m experiments.results``. It shows what the studies wrote.
 
 A study's `claims.csv` says what it found in words, with numbers that are rows of its
-`comparisons.csv`. Nothing is computed here, and nothing that trains is imported.
+`comparisons.csv`. Nothing is computed here, and nothing that trains is imported. The sentences of
+`in_short.txt` are written by hand; tests hold them to the studies' numbers and verdicts.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from experiments.tables import markdown_table
 Claim = dict[Hashable, Any]  # a row of a study's table of claims
 
 PAGE, MANIFEST, CLAIMS, TABLE = "README.md", "manifest.json", "claims.csv", "table.csv"
-FIGURE = "figure.png"
+FIGURE, IN_SHORT = "figure.png", "in_short.txt"
 TITLES = {  # of claims, by their source; the paper's figures come first
     "central claim": "What the paper claims first",
     "abstract": "What its abstract says",
@@ -94,8 +95,14 @@ def answers(results: Iterable[Result]) -> list[Claim]:
     return chosen
 
 
+def in_short(folder: Path) -> list[str]:
+    """The verdict in plain sentences, which are written by hand and are in the README too."""
+    path = folder / IN_SHORT
+    return ["## In short", path.read_text("utf-8").strip()] if path.exists() else []
+
+
 def headline(folder: Path) -> list[str]:
-    """The questions that decide, on all data sets together, for the README too.
+    """The questions that decide, on all data sets together.
 
     Each answer has the number that decides it; the table of the page has all of them.
     """
@@ -128,6 +135,7 @@ def page(folder: Path) -> str:
         "the mean is above zero, two-sided where it is below. The answers follow from the verdicts "
         "that are explained in [how to read them](../results.md).",
         *boards(shown),
+        *in_short(folder),
         "## The questions that decide",
         "\n".join(headline(folder)),
         *(picture(result) for result in shown if result.manifest["study"] == DECIDES),

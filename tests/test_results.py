@@ -56,11 +56,10 @@ class TestCommittedPage:
         assert len(found) >= 7
         assert set(found) <= committed_deltas()
 
-    def test_gives_its_headline_to_the_project_s_readme(self):
-        readme = (ROOT / "README.md").read_text("utf-8")
-        headline = results.headline(COMMITTED)
-        assert headline
-        assert "\n".join(headline) in readme
+    def test_says_in_short_what_the_project_s_readme_says(self):
+        in_short = (COMMITTED / results.IN_SHORT).read_text("utf-8")
+        assert in_short in (ROOT / "README.md").read_text("utf-8")
+        assert in_short in (COMMITTED / results.PAGE).read_text("utf-8")
 
     def test_speaks_of_all_data_sets_with_a_fair_test_in_each_of_its_questions(self):
         of_test = {
@@ -80,6 +79,39 @@ class TestCommittedPage:
     def test_asks_each_question_of_a_data_set_once(self):
         asked = [(c["question"], c["data"]) for c in results.answers(results.find(COMMITTED))]
         assert len(set(asked)) == len(asked) > 10
+
+
+class TestInShort:
+    """What the sentences say in words; their numbers are held above."""
+
+    @staticmethod
+    def verdicts(studies: str, which: str) -> list[str]:
+        """Of the comparisons that a query finds in all studies of a kind."""
+        found = pd.concat(
+            pd.read_csv(path) for path in COMMITTED.glob(f"{studies}/comparisons.csv")
+        )
+        return found.query(which)["verdict"].tolist()
+
+    def test_ordinary_optimizers_are_better_on_every_task(self):
+        ordinary = "family == 'hypotheses' and treatment in ['momentum', 'adam', 'adamw']"
+        found = self.verdicts("leaderboard-*", ordinary)
+        assert set(found) == {"better"}
+        assert len(found) >= 9
+
+    def test_less_data_is_the_opposite(self):
+        less = "condition == 'equal steps, difference at 10% minus that at 100%'"
+        assert self.verdicts("low_data-*", less) == ["worse"]
+
+    def test_wrong_labels_make_no_difference_of_practical_size(self):
+        wrong = "control == 'sgd_homeostasis' and condition.str.startswith('40%')"
+        assert self.verdicts("noise-*", wrong) == ["no difference of practical size"]
+
+    @pytest.mark.parametrize("family", ["plastic_adam", "plastic_momentum"])
+    def test_no_family_is_better_than_its_base_on_two_tasks(self, family: str):
+        on_base = "family == 'hypotheses' and question.str.contains('at equal trials')"
+        found = self.verdicts("families-*", f"{on_base} and treatment == '{family}'")
+        assert len(found) >= 3
+        assert found.count("better") < 2
 
 
 class TestOneAnswerPerQuestion:
