@@ -105,12 +105,13 @@ def spread(
     *,
     donate: bool = False,
     skipping: bool = False,
+    options: dict[str, Any] | None = None,
 ) -> Any:
     """``one(state, *cell, data)`` for all cells of all devices in one program.
 
     Before there is a state it is ``()``; ``donate`` gives its memory to the result.
     ``shardings`` say how the result lies. ``skipping``: the first part of a cell says whether it is
-    active, and where it is not a loop leaves it out.
+    active, and where it is not a loop leaves it out. ``options`` are the compiler's.
     """
     if skipping:
         one = _where_active(one)
@@ -130,7 +131,12 @@ def spread(
         axis_names={SEED},
         check_vma=False,
     )
-    return jax.jit(shared, out_shardings=shardings, donate_argnums=0 if donate else ())
+    return jax.jit(
+        shared,
+        out_shardings=shardings,
+        donate_argnums=0 if donate else (),
+        compiler_options=options,
+    )
 
 
 def _where_active(one: Callable[..., Any]) -> Callable[..., Any]:

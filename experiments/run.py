@@ -260,10 +260,10 @@ class Runner:
             name: np.array([dict(cell.settings)[name] for cell in filled])
             for name, _ in cells[0].settings
         }
+        program.compile(seeds, learning_rates, **settings)
         initial = program.init(seeds, learning_rates, **settings)
         state, rows = self._begin(initial, checkpoint)
         advance(len(rows))
-        program.compile(state, seeds, learning_rates, **settings)
         epochs = cells[0].workload.epochs
         for epoch in range(len(rows) // len(cells) + 1, epochs + 1):
             start = time.perf_counter()

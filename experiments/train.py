@@ -6,6 +6,7 @@ a CPU) or together (``vmap``, faster on an accelerator). The devices of the axis
 every batch. The images stay on the devices as bytes.
 """
 
+import concurrent.futures
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,8 @@ from experiments.schedules import Schedule
 from experiments.step_records import diagnostics_of_step, over_epoch
 
 EVALUATION_BATCH = 1000
+# A model's first numbers are the same at this level, and compiled in half the time or a quarter.
+QUICKLY_COMPILED = {"xla_backend_optimization_level": 1}
 
 ModelFactory = Callable[[nnx.Rngs], nnx.Module]
 Seeds = npt.NDArray[np.integer[Any]]  # [cells]
@@ -45,7 +48,14 @@ def initial_models(model: ModelFactory, mesh: Mesh, loop: Loop) -> Any:
         params, variables = nnx.state(model(nnx.Rngs(_key(seed, "init"))), nnx.Param, ...)
         return params, variables
 
-    return spread(one, mesh, loop, NamedSharding(mesh, PartitionSpec(SEED)))
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    return spread(
+        one,
+        mesh,
+        loop,
+        NamedSharding(mesh, PartitionSpec(SEED)),
+        options=QUICKLY_COMPILED if on_cpu else None,
+    )
 
 
 class CellState(NamedTuple):
@@ -140,6 +150,7 @@ class Program:
             lambda spec: NamedSharding(self._mesh, PartitionSpec(SEED, *spec)), self._specs
         )
         self._cells = NamedSharding(self._mesh, PartitionSpec(SEED))
+        self._models = initial_models(problem.model, self._mesh, self._loop)
         self._init = self._spread(self._init_cell, states, donate=not fsdp)
         self._epoch = self._spread(
             self._train_cell, (states, self._cells), donate=True, skipping=True
@@ -151,14 +162,29 @@ class Program:
         """Size of the axis ``seed``: a program's number of cells is a multiple of it."""
         return self._mesh.shape[SEED]
 
-    def compile(
-        self, state: CellState, seeds: Seeds, learning_rates: Values, **settings: Values
-    ) -> None:
-        """Compiles everything for a number of cells, so that no timing of an epoch includes it."""
+    def compile(self, seeds: Seeds, learning_rates: Values, **settings: Values) -> None:
+        """Compiles everything for a number of cells, so that no timing of an epoch includes it.
+
+        Each program is compiled in a thread of its own, while the next one is traced.
+        """
+        placed, values = self._place(seeds, learning_rates, settings)
         active = jax.device_put(np.ones(len(seeds), bool), self._cells)
-        cells = self._place(seeds, learning_rates, settings)
-        self._epoch.lower(state, (active, *cells), self._train).compile()
-        self._evaluate.lower(state, (), self._test).compile()
+        # The processes of a job may have to compile the same program at the same time.
+        threads = 1 if jax.process_count() > 1 else None
+        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+            compiled = []
+
+            def start(program: Any, *arguments: Any) -> Any:
+                traced = program.trace(*arguments)
+                compiled.append(pool.submit(traced.lower().compile))
+                return traced.out_info
+
+            models = start(self._models, (), (placed,), ())
+            state = start(self._init, models, (placed, values), self._train)
+            start(self._epoch, state, (active, placed, values), self._train)
+            start(self._evaluate, state, (), self._test)
+            for program in compiled:
+                program.result()
 
     def init(self, seeds: Seeds, learning_rates: Values, **settings: Values) -> CellState:
         """Initial states of the cells, stacked; all arguments are [cells].
@@ -169,7 +195,7 @@ class Program:
           **settings: what else varies of the optimizer, by name.
         """
         placed, values = self._place(seeds, learning_rates, settings)
-        models = initial_models(self._problem.model, self._mesh, self._loop)((), (placed,), ())
+        models = self._models((), (placed,), ())
         return self._init(models, (placed, values), self._train)
 
     def train_epoch(
@@ -225,7 +251,7 @@ class Program:
         )
         return whole._replace(params=jax.tree.map(cut, state.params), opt_state=traces)
 
-    def _spread(self, one: Callable[..., Any], shardings: Any, **how: bool) -> Any:
+    def _spread(self, one: Callable[..., Any], shardings: Any, **how: Any) -> Any:
         return spread(one, self._mesh, self._loop, shardings, **how)
 
     def _make(

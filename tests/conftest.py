@@ -75,8 +75,10 @@ def fully_optimized(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     usual = {EMITTERS: True} if EMITTERS in os.environ["XLA_FLAGS"] else {}
     jit = jax.jit
 
-    def with_options(fun: Callable, **how: object) -> Callable:
-        return jit(fun, **how) if "inline" in how else jit(fun, compiler_options=usual, **how)
+    def with_options(fun: Callable, *, compiler_options: dict | None = None, **how: object):
+        if "inline" in how:
+            return jit(fun, **how)
+        return jit(fun, compiler_options=usual | (compiler_options or {}), **how)
 
     monkeypatch.setattr(jax, "jit", with_options)
     yield

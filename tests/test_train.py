@@ -342,14 +342,14 @@ class TestCompilation:
         program = make_program(optimizer, mesh=make_mesh(devices=jax.devices()[:number]))
         with compilations() as ahead:
             cells = np.array([0, 1, 2, 3]), np.array([0.1, 0.2, 0.3, 0.4])
-            program.compile(program.init(*cells), *cells)
+            program.compile(*cells)
         assert len(ahead) == 4
         calls = optimizer.calls
         with compilations() as later:
             run(program, (0, 1, 2, 3), (0.1, 0.2, 0.3, 0.4))
             run(program, (7, 8, 9, 7), (0.5, 0.0, 0.1, 0.1))
             cells = np.array([5, 5, 6, 6]), np.array([0.5, 0.6, 0.5, 0.6])
-            program.compile(program.init(*cells), *cells)
+            program.compile(*cells)
         assert later == []
         assert optimizer.calls == calls
         assert all(isinstance(rate, jax.core.Tracer) for rate in optimizer.rates)
@@ -391,7 +391,7 @@ class TestMemory:
         task = Problem(Recorder, spy, BATCH)
         program = Program(task, ARMS["sgd"].make, TRAIN, TEST, epochs=1)
         cells = (np.zeros(program.width), np.zeros(program.width))
-        state = jax.eval_shape(lambda: program.init(*cells))
+        state = program.init(*cells)
         state, _ = jax.eval_shape(lambda state: program.train_epoch(state, *cells), state)
         jax.eval_shape(program.evaluate, state)
         byte = np.dtype(np.uint8)
