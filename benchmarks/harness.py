@@ -127,6 +127,29 @@ def prepare(folder: Path, benchmark: str) -> None:
         )
 
 
+def kept(folder: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, pd.DataFrame], list[str]]:
+    """Tables by name, and notes, that a folder holds of the same measurement.
+
+    Nothing, unless all that decides it is as in the manifest and the code as it was committed.
+    """
+    path = folder / MANIFEST
+    if not path.exists() or manifest["commit"].endswith("+"):
+        return {}, []
+    found = json.loads(path.read_text())
+    if any(found.get(key) != value for key, value in manifest.items() if key != "written"):
+        return {}, []
+    return {file.stem: pd.read_csv(file) for file in folder.glob("*.csv")}, found.get("notes", [])
+
+
+def write_tables(
+    folder: Path, manifest: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]
+) -> None:
+    """Leaves manifest and tables (as CSV, by name), for a run that goes on from there."""
+    for name, table in tables.items():
+        write_atomically(folder / f"{name}.csv", table.to_csv(index=False))
+    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+
+
 def write(
     folder: Path,
     manifest: Mapping[str, Any],
@@ -135,9 +158,7 @@ def write(
     report: str,
 ) -> None:
     """Leaves manifest, tables (as CSV, by name), figure and report, each written as a whole."""
-    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-    for name, table in tables.items():
-        write_atomically(folder / f"{name}.csv", table.to_csv(index=False))
+    write_tables(folder, manifest, tables)
     plotting.save(figure, folder / "figure.png")
     write_atomically(folder / "report.md", report)
 
@@ -147,7 +168,8 @@ def make_manifest(benchmark: str, config: Any) -> dict[str, Any]:
     settings = {
         key: value
         for key, value in dataclasses.asdict(config).items()
-        if not isinstance(value, Path)  # where things lie says nothing about what they are
+        # Where things lie, and when they were made, says nothing about what they are.
+        if not isinstance(value, Path) and key != "go_on"
     }
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {
@@ -179,5 +201,5 @@ def command_line(config: type[Config], run: Callable[[Config, Console], None], n
         Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        console.print("Stopped; nothing was written.")
+        console.print("Stopped; what was measured last is not written.")
         sys.exit(130)

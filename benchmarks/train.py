@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,12 +78,18 @@ class Config:
       preset: "smoke" takes a few steps of the MLP alone, to see that everything works.
       width: channels of ResNet-18's first stage; 16 on a CPU and 64 elsewhere if nothing is given.
       resnet_batch: images per step of ResNet-18; 32 on a CPU and 128 elsewhere if nothing is given.
+      resnet_dtype: of ResNet-18's activations; float32 on a CPU and bfloat16 elsewhere if nothing
+        is given. Parameters and the optimizer's state are float32.
+      go_on: keep what the folder holds, if it was measured with the same commit, versions, device
+        and settings, and measure the rest.
       out: folder for tables, figure, report and manifest.
     """
 
     preset: harness.Preset = "default"
     width: int | None = None
     resnet_batch: int | None = None
+    resnet_dtype: Literal["float32", "bfloat16"] | None = None
+    go_on: bool = False
     out: Path = Path("results/benchmarks-train")
 
     def __post_init__(self) -> None:
@@ -114,10 +120,11 @@ def make_work(model: Model, config: Config) -> Work:
         task, shape, batch_size, title = tasks.TASKS["mnist"], (28, 28, 1), 128, "MLP"
     else:
         width = config.width or (16 if on_cpu else 64)
-        task = dataclasses.replace(tasks.TASKS["cifar10"], model=tasks.resnet(width))
+        dtype = config.resnet_dtype or ("float32" if on_cpu else "bfloat16")
+        task = dataclasses.replace(tasks.TASKS["cifar10"], model=tasks.resnet(width, dtype=dtype))
         shape = (32, 32, 3)
         batch_size = config.resnet_batch or (32 if on_cpu else 128)
-        title = f"ResNet-18, {width} channels"
+        title = f"ResNet-18, {width} channels, {dtype}"
     rng = np.random.default_rng(0)
     size = SIZES[config.preset].steps[model] * batch_size
     inputs = rng.integers(0, 256, (size, *shape), np.uint8)
@@ -146,13 +153,17 @@ class Epoch:
 
 
 def measure_throughput(
-    work: Work, size: Size, progress: Progress, note: Callable[[str], None]
-) -> pd.DataFrame:
-    """Images per second by number of seeds and way to train them: one row each.
+    work: Work,
+    size: Size,
+    progress: Progress,
+    note: Callable[[str], None],
+    known: Mapping[int, pd.DataFrame],
+) -> Iterator[pd.DataFrame]:
+    """Images per second by number of seeds and way to train them: a table for each number.
 
     The ways are one seed after the other with one program, all seeds in one program by ``lax.map``
     or by ``vmap`` on one device, and, where there are several devices, all seeds spread over them
-    as the studies do it.
+    as the studies do it. ``known``: the tables that are there already, by number of seeds.
     """
     first = make_mesh(devices=jax.devices()[:1])
     mapped = work.program(ARM, mesh=first, loop="map")
@@ -164,8 +175,12 @@ def measure_throughput(
     if jax.device_count() > 1:
         programs["all devices"] = work.program(ARM)
     seconds_a_seed = dict.fromkeys(programs, 0.0)
-    rows = []
     for seeds in size.seeds:
+        if seeds in known:
+            rates = known[seeds].set_index("way")["images_per_second"]
+            for way in (way for way in programs if way in rates):
+                seconds_a_seed[way] = len(work.images.labels) / rates[way]
+            continue
         calls: dict[Way, Epoch] = {}
         title = f"{work.title}, seeds: {seeds}"
         for way in progress.track(programs, description=f"{title}: compiling"):
@@ -188,6 +203,7 @@ def measure_throughput(
         if not calls:
             continue
         taken = harness.time_in_turns(calls, size.seconds, progress, f"{title}: rounds")
+        rows = []
         for way, seconds in taken.items():
             seconds_a_seed[way] = float(np.median(seconds)) / seeds
             rows.append(
@@ -199,7 +215,7 @@ def measure_throughput(
                     "images_per_second": len(work.images.labels) / seconds_a_seed[way],
                 }
             )
-    return pd.DataFrame(rows)
+        yield pd.DataFrame(rows)
 
 
 def measure_optimizers(work: Work, size: Size, progress: Progress) -> pd.DataFrame:
@@ -335,26 +351,38 @@ def run(config: Config, console: Console) -> None:
     harness.prepare(config.out, "train")
     manifest = harness.make_manifest("train", config)
     size = SIZES[config.preset]
-    throughputs, optimizers = [], []
-    notes: list[str] = []
+    tables, notes = harness.kept(config.out, manifest) if config.go_on else ({}, [])
 
     def note(text: str) -> None:
-        console.print(text)
-        notes.append(text)
+        if text not in notes:
+            console.print(text)
+            notes.append(text)
+
+    def add(table: str, rows: pd.DataFrame) -> None:
+        """Writes down what there is, so that a run that is stopped can go on from there."""
+        tables[table] = pd.concat([*([tables[table]] if table in tables else []), rows])
+        harness.write_tables(config.out, {**manifest, "notes": notes}, tables)
+
+    def of(table: str, work: Work) -> pd.DataFrame:
+        """What is there of a model."""
+        rows = tables.get(table, pd.DataFrame(columns=["model", "seeds", "arm"]))
+        return rows[rows["model"] == work.title]
 
     with harness.show_progress(console) as progress:
         for model in size.steps:
             work = make_work(model, config)
-            throughputs.append(measure_throughput(work, size, progress, note))
-            optimizers.append(measure_optimizers(work, size, progress))
-    throughput, optimizer = (
-        pd.concat(frames, ignore_index=True) for frames in (throughputs, optimizers)
-    )
+            there = of("throughput", work)
+            known = {seeds: there[there["seeds"] == seeds] for seeds in there["seeds"].unique()}
+            for rows in measure_throughput(work, size, progress, note, known):
+                add("throughput", rows)
+            if of("optimizers", work).empty:
+                add("optimizers", measure_optimizers(work, size, progress))
+    throughput, optimizers = tables["throughput"], tables["optimizers"]
     show(throughput_table(throughput), console)
-    show(optimizer_table(optimizer), console)
-    report = make_report(throughput, optimizer, notes, harness.measured_on(manifest))
-    tables = {"throughput": throughput, "optimizers": optimizer}
-    harness.write(config.out, manifest, tables, make_figure(throughput, optimizer), report)
+    show(optimizer_table(optimizers), console)
+    report = make_report(throughput, optimizers, notes, harness.measured_on(manifest))
+    figure = make_figure(throughput, optimizers)
+    harness.write(config.out, {**manifest, "notes": notes}, tables, figure, report)
     console.print(f"Tables, figure and report: {config.out}", soft_wrap=True)
 
 

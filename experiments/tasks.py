@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from experiments import metrics, models, spec
 from experiments.cells import ConfigError, Workload
@@ -59,12 +61,14 @@ def _mlp(dataset: Dataset, rngs: nnx.Rngs) -> nnx.Module:
     return models.MLP(features, num_classes=dataset.num_classes, rngs=rngs)
 
 
-def resnet(width: int = 64, stem_stride: int = 1) -> Model:
-    """ResNet-18 of another width, or with fewer pixels after its first convolution."""
+def resnet(width: int = 64, stem_stride: int = 1, dtype: DTypeLike = jnp.float32) -> Model:
+    """ResNet-18 of another width, with fewer pixels after its first convolution, or in a dtype."""
 
     def model(dataset: Dataset, rngs: nnx.Rngs) -> nnx.Module:
         channels, classes = dataset.train_images.shape[-1], dataset.num_classes
-        return models.ResNet(channels, width, classes, stem_stride=stem_stride, rngs=rngs)
+        return models.ResNet(
+            channels, width, classes, stem_stride=stem_stride, dtype=dtype, rngs=rngs
+        )
 
     return model
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.util
 import io
 import json
 import re
@@ -9,10 +10,14 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pandas as pd
 import pytest
 from flax import nnx
@@ -26,7 +31,8 @@ from experiments.models import ResNet
 from experiments.records import RecordError
 from experiments.tables import markdown_table
 
-PARAMETERS = {"mlp": 269_322, "resnet18": 11_173_962, "transformer": 99_998_208}
+PARAMETERS = {"leaf": 2**24, "mlp": 269_322, "resnet18": 11_173_962, "transformer": 99_998_208}
+HAS_FLASH = importlib.util.find_spec("flashoptim_jax") is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,10 +56,29 @@ class Run:
         return all(line in lines for line in table) and markdown_table(table) in self.report
 
 
-def run(benchmark: Any, folder: Path) -> Run:
+def run(benchmark: Any, folder: Path, **settings: Any) -> Run:
     said = io.StringIO()
-    benchmark.run(benchmark.Config("smoke", out=folder), Console(file=said, width=200))
+    benchmark.run(benchmark.Config("smoke", out=folder, **settings), Console(file=said, width=200))
     return Run(said.getvalue(), folder)
+
+
+LEAVES = {"kernel": (64, 64), "bias": (64,)}
+
+
+def step_program(optimizer: str, platform: str) -> str:
+    """A step on two leaves, lowered for a platform."""
+    made = step.CONTESTANTS[optimizer].make()
+
+    def take(gradients: Any, state: Any, params: Any) -> Any:
+        if hasattr(made, "step"):
+            return made.step(params, state, gradients)
+        updates, state = made.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state
+
+    params = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in LEAVES.items()}
+    state = jax.eval_shape(made.init, params)
+    traced = jax.jit(take).trace(params, state, params)
+    return traced.lower(lowering_platforms=(platform,)).as_text()
 
 
 class Clock:
@@ -120,6 +145,7 @@ class TestStep:
         by_donation = rows.pivot(index="optimizer", columns="donated", values="bytes_per_parameter")
         if jax.__version_info__ < (0, 10):  # its XLA copies a trace in bfloat16
             by_donation = by_donation.drop("full_bfloat16")
+        by_donation = by_donation.drop("flash_adamw", errors="ignore")  # has an order of its own
         assert (by_donation[True] <= by_donation[False]).all()
 
     def test_the_time_of_adam_is_one_adam(self, rows: pd.DataFrame):
@@ -174,10 +200,47 @@ class TestStep:
             "adamw": 28,
             "muon": 20,
             "full": 16 + 32 + 12,
+            "full_other_barrier": 16 + 32 + 12,
             "full_bfloat16": 10 + 20 + 12,
             "gradient_only": 4 + 4 + 12,
             "with_plasticity": 16 + 52 + 16,
+        } | ({"flash_adamw": 6 + 10} if HAS_FLASH else {})
+
+    @pytest.mark.parametrize("platform", ["cpu", "gpu"])
+    def test_the_barrier_is_left_out_where_the_library_has_it_and_else_put_in(
+        self, platform: str, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(jax, "default_backend", lambda: platform)
+        lowered = {"cpu": "cpu", "gpu": "cuda"}[platform]
+        barriers = {
+            name: "optimization_barrier" in step_program(name, lowered)
+            for name in ("full", "full_other_barrier")
         }
+        on_cpu = platform == "cpu"
+        assert barriers == {"full": on_cpu, "full_other_barrier": not on_cpu}
+
+    def test_the_barrier_changes_no_number(self):
+        params = {"kernel": jnp.linspace(-1.0, 1.0, 24).reshape(4, 6)}
+        gradients = jax.tree.map(jnp.sin, params)
+        usual, other = (
+            (tx := step.CONTESTANTS[name].make()).update(gradients, tx.init(params), params)
+            for name in ("full", "full_other_barrier")
+        )
+        chex.assert_trees_all_close(usual, other, rtol=1e-6)
+
+    @pytest.mark.skipif(not HAS_FLASH, reason="flashoptim-jax is not installed")
+    def test_the_fused_peer_is_one_kernel_for_each_leaf_on_a_gpu(
+        self, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+        assert step_program("flash_adamw", "cuda").count("custom_call") == len(LEAVES)
+
+    def test_bytes_are_counted_where_the_compiler_gives_no_count(self):
+        arrays = step.Arrays(*({"kernel": jnp.ones((512, 512))} for _ in range(2)))
+        made = step.Step(optax.sgd(0.1), arrays)
+        compiled = made._compiled[True]
+        made._compiled[True] = SimpleNamespace(cost_analysis=lambda: None, as_text=compiled.as_text)
+        assert made.bytes_accessed(True) == pytest.approx(12 * 512**2, rel=0.01)
 
     @pytest.mark.parametrize("tree", step.TREES)
     def test_trees_have_the_models_sizes(self, tree: str):
@@ -210,6 +273,22 @@ class TestTrain:
 
     def test_leaves_a_figure_and_a_manifest(self, train_run: Run):
         check_folder(train_run, "train", {"throughput.csv", "optimizers.csv"})
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_resnet18_has_activations_of_the_dtype_and_parameters_in_float32(self, dtype: Any):
+        work = train.make_work(
+            "resnet18", train.Config(width=4, resnet_batch=2, resnet_dtype=dtype)
+        )
+        assert dtype in work.title
+
+        def features(images: jax.Array) -> tuple[jax.Array, Any]:
+            model = work.problem.model(nnx.Rngs(0))
+            return model.stem(images), nnx.state(model, nnx.Param)
+
+        images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+        activations, params = jax.eval_shape(features, images)
+        assert activations.dtype == dtype
+        assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype("float32")}
 
     def test_resnet18_is_as_wide_as_asked_for(self):
         work = train.make_work("resnet18", train.Config("default", width=4, resnet_batch=3))
@@ -257,7 +336,11 @@ class TestThroughput:
     @pytest.fixture
     def measure(self, clock: Clock, progress: harness.Progress) -> Measure:
         def measure(
-            seeds: tuple[int, ...], *, limit: float = 1.0, room: float = float("inf")
+            seeds: tuple[int, ...],
+            *,
+            limit: float = 1.0,
+            room: float = float("inf"),
+            known: dict[int, pd.DataFrame] | None = None,
         ) -> tuple[pd.DataFrame, list[str]]:
             class FakeWork(train.Work):
                 def program(self, arm: str, **settings: Any) -> FakeProgram:
@@ -269,7 +352,8 @@ class TestThroughput:
             size = train.Size({}, seeds, arms=(), seconds=0.0, limit=limit)
             notes: list[str] = []
             work = FakeWork("Model", None, images)
-            return train.measure_throughput(work, size, progress, notes.append), notes
+            tables = train.measure_throughput(work, size, progress, notes.append, known or {})
+            return pd.concat(tables, ignore_index=True), notes
 
         return measure
 
@@ -291,6 +375,14 @@ class TestThroughput:
         assert notes[0] == (
             "Model, seeds: 4, one by one: skipped, an epoch would take about 0.04 s."
         )
+        assert len(notes) == 3
+
+    def test_what_is_known_is_not_measured_again_and_still_tells_what_takes_too_long(
+        self, measure: Measure
+    ):
+        first, _ = measure((1,))
+        rows, notes = measure((1, 2, 4), limit=0.03, known={1: first})
+        assert set(rows["seeds"]) == {2}
         assert len(notes) == 3
 
     def test_what_does_not_fit_is_left_out_and_said(self, measure: Measure):
@@ -329,6 +421,87 @@ class TestTurns:
     ):
         calls = {"nap": functools.partial(clock.sleep, 1.0)}
         assert len(harness.time_in_turns(calls, seconds, progress, "turns")["nap"]) == rounds
+
+
+class TestGoingOn:
+    """A run that was stopped, of code that is as it was committed."""
+
+    @pytest.fixture
+    def commit(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+        """The commit that the benchmarks find."""
+        found = {"commit": "abc"}
+        usual = harness.circumstances
+        monkeypatch.setattr(harness, "circumstances", lambda: usual() | found)
+        return found
+
+    @pytest.fixture
+    def measured(self, rows: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """The trees that are measured, of which the second is interrupted the first time."""
+        trees: list[str] = []
+
+        def measure(tree: str, *_: Any) -> pd.DataFrame:
+            trees.append(tree)
+            if trees == ["mlp", "resnet18"]:
+                raise KeyboardInterrupt
+            return rows.assign(tree=tree)
+
+        size = step.Size({"mlp": 0.0, "resnet18": 0.0}, 1)
+        monkeypatch.setitem(step.SIZES, "smoke", size)
+        monkeypatch.setattr(step, "measure", measure)
+        return trees
+
+    def test_of_steps_keeps_the_trees_that_are_done(
+        self, commit: dict[str, str], measured: list[str], tmp_path: Path
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            run(step, tmp_path, go_on=True)
+        finished = run(step, tmp_path, go_on=True)
+        assert commit["commit"] in finished.report
+        assert measured == ["mlp", "resnet18", "resnet18"]
+        assert finished.table("step")["tree"].unique().tolist() == ["mlp", "resnet18"]
+
+    @pytest.mark.parametrize("how", ["not asked to", "of another commit", "of changed code"])
+    def test_is_from_the_beginning_where_what_is_there_may_be_of_something_else(
+        self, how: str, commit: dict[str, str], measured: list[str], tmp_path: Path
+    ):
+        if how == "of changed code":
+            commit["commit"] = "abc+"
+        with pytest.raises(KeyboardInterrupt):
+            run(step, tmp_path, go_on=True)
+        if how == "of another commit":
+            commit["commit"] = "def"
+        run(step, tmp_path, go_on=how != "not asked to")
+        assert measured == ["mlp", "resnet18", "mlp", "resnet18"]
+
+    @pytest.mark.usefixtures("commit")
+    def test_of_training_keeps_models_and_numbers_of_seeds(
+        self,
+        train_run: Run,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ):
+        seen: list[int] = []
+
+        def throughput(*arguments: Any) -> Any:
+            note, known = arguments[-2:]
+            note("as it was")
+            seen.extend(known)
+            return iter([] if known else [train_run.table("throughput")])
+
+        def optimizers(*_: Any) -> pd.DataFrame:
+            if not seen:
+                raise KeyboardInterrupt
+            return train_run.table("optimizers")
+
+        monkeypatch.setattr(train, "measure_throughput", throughput)
+        monkeypatch.setattr(train, "measure_optimizers", optimizers)
+        with pytest.raises(KeyboardInterrupt):
+            run(train, tmp_path, go_on=True)
+        finished = run(train, tmp_path, go_on=True)
+        assert seen == [2]
+        for table in ("throughput", "optimizers"):
+            pd.testing.assert_frame_equal(finished.table(table), train_run.table(table))
+        assert finished.report.count("as it was") == 1
 
 
 class TestFolder:

@@ -77,7 +77,7 @@ def test_goals_are_read_from_the_records(tmp_path: Path):
     (tmp_path / "train").mkdir()
     pd.DataFrame(
         {
-            "tree": ["transformer", "transformer", "mlp"],
+            "tree": ["leaf", "leaf", "mlp"],
             "optimizer": ["adam", "full", "full"],
             "donated": [True, True, True],
             "bandwidth_share": [0.1, 0.9, 0.2],
@@ -85,14 +85,14 @@ def test_goals_are_read_from_the_records(tmp_path: Path):
     ).to_csv(tmp_path / "step/step.csv")
     pd.DataFrame(
         {
-            "model": ["MLP, 128", "MLP, 128", "MLP, 128", "ResNet-18"],
-            "seeds": [1, 64, 64, 1],
-            "images_per_second": [10.0, 40.0, 64.0, 30_000.0],
+            "model": ["MLP"] * 3 + ["ResNet-18, bfloat16", "ResNet-18, float32"],
+            "seeds": [1, 64, 64, 1, 1],
+            "images_per_second": [10.0, 40.0, 64.0, 30_000.0, 50_000.0],
         }
     ).to_csv(tmp_path / "train/throughput.csv")
     assert gpu.goal_table(tmp_path)[1:] == [
-        ["share of the copy's speed, transformer", "90%", "≥ 85%", "yes"],
-        ["ResNet-18, images per second", "30,000", "≥ 40,000", "no"],
+        ["share of the copy's speed, one leaf", "90%", "≥ 85%", "yes"],
+        ["ResNet-18 in bfloat16, images per second", "30,000", "≥ 40,000", "no"],
         ["added to SGD momentum, ResNet-18", "not measured", "≤ 5.0%", ""],
         ["64 seeds of the MLP, in times of one", "10.0", "≤ 8.0", "no"],
     ]

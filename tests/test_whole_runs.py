@@ -135,7 +135,13 @@ def test_a_whole_run_of_torch_is_as_many_times_the_epochs_that_are_timed(
 
 @pytest.mark.parametrize("seeds", [1, 10])
 def test_targets_stand_beside_the_ratios(seeds: int):
-    row = {"other": whole_runs.PUBLISHED, "how": "as it is", "ratio": 12.3, "smallest": 11, "largest": 13}
+    row = {
+        "other": whole_runs.PUBLISHED,
+        "how": "as it is",
+        "ratio": 12.3,
+        "smallest": 11,
+        "largest": 13,
+    }
     ratios = pd.DataFrame([{**row, "seeds": seeds, "target": whole_runs.TARGETS[seeds]}])
     target = {1: "10", 10: "15"}[seeds]
     assert whole_runs_report.ratio_table(ratios)[1][2:] == ["12.3", "11.0 to 13.0", target]
