@@ -11,7 +11,15 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 DEMO := results/demo
 PRESET := default
 
-.PHONY: help demo test lint pytest test-lowest test-datasets benchmarks accelerators gpu docs dist clean
+# Left out of the wheels: what JAX brings along, and what is required but never imported here. The
+# wheel of fonttools for any platform is a fifth of that for one.
+BEYOND_JAX := flashoptim-jax flax matplotlib mlxtend optax orbax-checkpoint pandas rich tyro
+LEFT_OUT := jax jaxlib ml_dtypes numpy opt_einsum scipy \
+	fonttools joblib narwhals scikit_learn threadpoolctl uvloop
+WHEELS_PYTHON = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+WHEELS_PLATFORMS := manylinux_2_28_x86_64 manylinux_2_27_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64
+
+.PHONY: help demo test lint pytest test-lowest test-datasets benchmarks accelerators gpu wheels docs dist clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,8 +54,25 @@ accelerators: ## steps compiled for TPU and H100 without one, and counted; PRESE
 	$(MAKE) $(VENV)/accelerators/.accelerators VENV=$(VENV)/accelerators
 	$(VENV)/accelerators/bin/python -m benchmarks.accelerators --preset $(PRESET)
 
+# Where there are wheels, they are used beside the JAX of $(PYTHON), and no package index is needed.
+ifneq ($(wildcard wheels),)
+gpu: export PYTHONPATH := $(abspath $(VENV))/wheels
+gpu: $(VENV)/wheels/.installed
+	$(PYTHON) -m benchmarks.gpu --preset $(PRESET)
+else
 gpu: $(VENV)/.experiments ## all that is to be measured on a GPU, 9 minutes per call; PRESET=smoke likewise
 	$(BIN)/python -m benchmarks.gpu --preset $(PRESET)
+endif
+
+wheels: $(BIN)/python ## what make gpu needs beyond JAX, for WHEELS_PYTHON=3.12 or another one
+	rm -rf wheels
+	$(BIN)/python -m pip download --quiet --dest wheels --only-binary :all: \
+		--python-version $(WHEELS_PYTHON) $(addprefix --platform ,$(WHEELS_PLATFORMS)) $(BEYOND_JAX)
+	rm -f $(foreach name,$(LEFT_OUT),wheels/$(name)-*.whl)
+	$(BIN)/python -m pip download --quiet --dest wheels --only-binary :all: --no-deps \
+		--platform any fonttools
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir wheels .
+	du -sh wheels
 
 docs: $(VENV)/.docs ## the documentation, into site/
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet \
@@ -67,8 +92,13 @@ $(VENV)/.%: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	touch $@
 
+$(VENV)/wheels/.installed: $(wildcard wheels/*)
+	rm -rf $(VENV)/wheels
+	$(PYTHON) -m pip install --quiet --no-index --no-deps --target $(VENV)/wheels wheels/*.whl
+	touch $@
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-clean: ## removes environments, results, site/ and dist/
-	rm -rf $(VENV) results site dist
+clean: ## removes environments, results, site/, dist/ and wheels/
+	rm -rf $(VENV) results site dist wheels

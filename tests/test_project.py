@@ -56,6 +56,25 @@ class TestMake:
         text = (REPOSITORY / file).read_text()
         assert set(re.findall(r"(?:`|run: |\$ )make ([a-z-]+)", text)) <= TARGETS
 
+    @pytest.mark.parametrize("wheels", [True, False])
+    def test_needs_no_package_index_where_there_are_wheels(self, wheels: bool, tmp_path: Path):
+        (tmp_path / "Makefile").write_text(MAKEFILE)
+        (tmp_path / "pyproject.toml").write_text("")
+        if wheels:
+            (tmp_path / "wheels").mkdir()
+            (tmp_path / "wheels/flax-0-py3-none-any.whl").write_text("")
+        would = subprocess.run(
+            ["make", "-n", "gpu", "PYTHON=python3.99"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        installs = [line for line in would.splitlines() if "pip install" in line]
+        assert installs
+        assert all(("--no-index" in line) == wheels for line in installs)
+        assert ("python3.99 -m benchmarks.gpu" in would) == wheels
+
 
 class TestLowestVersions:
     def test_are_those_that_the_project_declares(self):
