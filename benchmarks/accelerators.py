@@ -29,6 +29,7 @@ from experiments.records import MANIFEST, write_atomically
 from experiments.tables import show
 
 PACKAGES = {"libtpu": "libtpu", "jax_cuda12_plugin": "jax-cuda12-plugin"}  # by module
+LIBRARY = "neuroplastic_optax"
 STEP_KEYS = ["target", "tree", "optimizer"]
 POD_KEYS = ["devices", "sharding", "optimizer"]
 ON_PODS = ("adam", "with_plasticity")
@@ -84,6 +85,8 @@ class Config:
       optimizers: likewise, which optimizers.
       targets: likewise, which accelerators.
       pods: whether training steps are compiled for parts of a TPU v5e pod, where the preset does.
+      library: folder with the package neuroplastic_optax of another commit, such as a worktree, to
+        count its optimizers by the same rules; the package beside this one if nothing is given.
     """
 
     preset: harness.Preset = "default"
@@ -92,8 +95,14 @@ class Config:
     optimizers: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     pods: bool = True
+    library: Path | None = None
 
     def __post_init__(self) -> None:
+        if self.library is not None and not (self.library / LIBRARY / "__init__.py").is_file():
+            raise ConfigError(
+                f"library must be a folder with the package {LIBRARY}, got {self.library}, which "
+                "has none."
+            )
         known: dict[str, Iterable[str]] = {
             "trees": compilation.TREES,
             "optimizers": compilation.CONTESTANTS,
@@ -124,22 +133,25 @@ def check_compilers() -> dict[str, str]:
 
 
 def _compile(
-    arguments: tuple[Any, ...], answer: multiprocessing.connection.Connection, log: str
+    arguments: tuple[Any, ...],
+    library: Path | None,
+    answer: multiprocessing.connection.Connection,
+    log: str,
 ) -> None:
     """In a process of its own: compiles, counts and sends the counts."""
     descriptor = os.open(log, os.O_WRONLY | os.O_TRUNC)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    answer.send(compilation.count(*arguments))
+    answer.send(compilation.count(*arguments, library=library))
 
 
-def compile_apart(*arguments: Any) -> dict[str, Any]:
+def compile_apart(*arguments: Any, library: Path | None = None) -> dict[str, Any]:
     """The counts of one compilation; ``outcome`` says how the compiler ended it otherwise."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["benchmarks.accelerators_report", "benchmarks.harness"])
     receiver, sender = context.Pipe(duplex=False)
     with tempfile.NamedTemporaryFile("r", suffix=".log", errors="replace") as log:
-        process = context.Process(target=_compile, args=(arguments, sender, log.name))
+        process = context.Process(target=_compile, args=(arguments, library, sender, log.name))
         process.start()
         sender.close()
         try:
@@ -235,7 +247,8 @@ def _same_code(folder: Path, manifest: dict[str, Any]) -> bool:
         return False
     found = json.loads(path.read_text())
     clean = not manifest["commit"].endswith("+")
-    return clean and all(found.get(key) == manifest[key] for key in ("commit", "versions"))
+    keys = ("commit", "versions", "library")
+    return clean and all(found.get(key) == manifest.get(key) for key in keys)
 
 
 def run(config: Config, console: Console) -> None:
@@ -245,6 +258,8 @@ def run(config: Config, console: Console) -> None:
     with _environment(), harness.show_progress(console) as progress:
         manifest = harness.make_manifest("accelerators", config)
         manifest["versions"] |= compilers
+        if config.library is not None:
+            manifest["library"] = harness.checksum(config.library / LIBRARY)
         go_on = _same_code(config.out, manifest)
         steps = Table(config.out / "steps.csv", STEP_KEYS, go_on)
         pods = Table(config.out / "pods.csv", POD_KEYS, go_on)
@@ -252,10 +267,10 @@ def run(config: Config, console: Console) -> None:
         step_keys, pod_keys = _wanted(config)
         for key in progress.track(step_keys, description="steps"):
             if not steps.has(key):
-                steps.add(key, compile_apart("step", *key))
+                steps.add(key, compile_apart("step", *key, library=config.library))
         for key in progress.track(pod_keys, description="training steps"):
             if not pods.has(key):
-                pods.add(key, compile_apart("train", *key))
+                pods.add(key, compile_apart("train", *key, library=config.library))
     for title, table in report.tables(steps.rows, pods.rows):
         console.print(title)
         show(table, console)

@@ -184,6 +184,7 @@ def _plain(panel: Any) -> None:
 def make_report(steps: pd.DataFrame, pods: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
     """The report in Markdown."""
     versions = manifest["versions"]
+    library = manifest.get("library")
     lines = [
         "# Compiled for accelerators",
         "",
@@ -192,6 +193,11 @@ def make_report(steps: pd.DataFrame, pods: pd.DataFrame, manifest: Mapping[str, 
         f"{manifest['commit']}, {manifest['written'][:10]}. Nothing ran: no time of a step is "
         "claimed. What is counted is on the page on benchmarks.",
         "",
+        *(
+            [f"Plasticity is that of another library, with SHA-256 {library}.", ""]
+            if library
+            else []
+        ),
         "![bytes per parameter by optimizer and accelerator](figure.png)",
         "",
     ]

@@ -4,8 +4,11 @@ Call `count` in a process of its own: one in which a compiler fails a check of i
 """
 
 import dataclasses
+import importlib
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -245,6 +248,18 @@ def loss(params: Any, tokens: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits[:, :-1], tokens[:, 1:]).mean()
 
 
-def count(kind: str, *names: Any) -> dict[str, Any]:
+def use_library(folder: Path) -> None:
+    """Takes the optimizers from another copy of the library, such as that of an older commit."""
+    name = npx.__name__
+    for module in [module for module in sys.modules if module.partition(".")[0] == name]:
+        del sys.modules[module]
+    sys.path.insert(0, str(folder.resolve()))
+    for namespace in (globals(), vars(step)):
+        namespace["npx"] = importlib.import_module(name)
+
+
+def count(kind: str, *names: Any, library: Path | None = None) -> dict[str, Any]:
     """The counts of a ``step`` or of a training step (``train``), by the names of its parts."""
+    if library is not None:
+        use_library(library)
     return compile_step(*names) if kind == "step" else compile_training(*names)

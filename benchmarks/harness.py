@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import hashlib
 import json
 import os
 import re
@@ -125,6 +126,14 @@ def prepare(folder: Path, benchmark: str) -> None:
         raise RecordError(
             f"{path} is no manifest of the benchmark {benchmark!r}; choose another folder."
         )
+
+
+def checksum(package: Path) -> str:
+    """SHA-256 of a package's modules, which says what code was measured."""
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def kept(folder: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, pd.DataFrame], list[str]]:

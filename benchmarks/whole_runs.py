@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 import tempfile
 import time
@@ -293,10 +292,8 @@ def describe(config: Config, dataset: Dataset, worker: Worker) -> dict[str, Any]
     }
     manifest["compared_with"] = {"implementation": config.other}
     if config.published is not None:
-        digest = hashlib.sha256()
-        for path in sorted((config.published / PACKAGE).rglob("*.py")):
-            digest.update(path.read_bytes())
-        manifest["compared_with"] |= {"sha256 of its package": digest.hexdigest()}
+        checksum = harness.checksum(config.published / PACKAGE)
+        manifest["compared_with"] |= {"sha256 of its package": checksum}
     return manifest
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -242,7 +243,7 @@ COUNTS = {
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What a run leaves with compilers that know their counts, but for one that aborts."""
 
-    def compile_apart(kind: str, *key: str) -> dict[str, object]:
+    def compile_apart(kind: str, *key: str, **_: object) -> dict[str, object]:
         if key == ("h100", "leaf", "full"):
             return {"outcome": "aborts", "reason": "Check failed"}
         if kind == "step":
@@ -266,10 +267,48 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(folder: Path) -> str:
+def run(folder: Path, **settings: object) -> str:
     said = io.StringIO()
-    accelerators.run(accelerators.Config("smoke", folder), Console(file=said, width=200))
+    accelerators.run(
+        accelerators.Config("smoke", folder, **settings), Console(file=said, width=200)
+    )
     return said.getvalue()
+
+
+def other_library(folder: Path) -> Path:
+    """A library whose full method is a word."""
+    package = folder / "other" / accelerators.LIBRARY
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("from ._alias import neuroplastic")
+    (package / "_alias.py").write_text("neuroplastic = lambda rate: 'another one'")
+    return package.parent
+
+
+class TestOtherLibrary:
+    def test_makes_the_optimizers(self, tmp_path: Path):
+        program = (
+            "import pathlib, sys; from benchmarks import compilation;"
+            "compilation.use_library(pathlib.Path(sys.argv[1]));"
+            "print(compilation.CONTESTANTS['full'].make())"
+        )
+        made = subprocess.run(
+            [sys.executable, "-c", program, str(other_library(tmp_path))],
+            cwd=Path(__file__).parents[1],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert made.stdout.strip() == "another one"
+
+    def test_is_named_by_its_checksum(self, folder: Path):
+        run(folder, library=other_library(folder))
+        checksum = json.loads((folder / "manifest.json").read_text())["library"]
+        assert len(checksum) == 64
+        assert f"of another library, with SHA-256 {checksum}" in (folder / "report.md").read_text()
+
+    def test_that_is_none_is_refused(self, tmp_path: Path):
+        with pytest.raises(ConfigError, match=f"library must be .* got {tmp_path}, which has none"):
+            accelerators.Config(library=tmp_path)
 
 
 class TestRecords:
@@ -308,10 +347,12 @@ class TestRecords:
         made: list[object] = []
         compile_apart = accelerators.compile_apart
         monkeypatch.setattr(
-            accelerators, "compile_apart", lambda *key: made.append(key) or compile_apart(*key)
+            accelerators, "compile_apart", lambda *key, **_: made.append(key) or compile_apart(*key)
         )
         run(folder)
         assert len(made) == again
+        run(folder, library=other_library(folder))
+        assert len(made) == again + 12
 
 
 def test_a_tree_that_never_compiles_is_reported_all_the_same():
