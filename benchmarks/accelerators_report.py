@@ -186,7 +186,7 @@ def make_report(steps: pd.DataFrame, pods: pd.DataFrame, manifest: Mapping[str, 
     versions = manifest["versions"]
     library = manifest.get("library")
     lines = [
-        "# Compiled for accelerators",
+        f"# Compiled for accelerators{', from another library' if library else ''}",
         "",
         f"Compiled with JAX {versions['jax']}, libtpu {versions['libtpu']} and jax-cuda12-plugin "
         f"{versions['jax-cuda12-plugin']}, Optax {versions['optax']}, at commit "

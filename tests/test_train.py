@@ -4,16 +4,20 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterator
+from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from flax import nnx
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import neuroplastic_optax as npx
-from experiments import train
+from experiments import models, train
 from experiments.arms import ARMS
 from experiments.mesh import make_mesh
 from experiments.optimizers import Factory, Training
@@ -372,6 +376,26 @@ class TestModels:
         for arm in ("sgd", "momentum"):
             make_program(ARMS[arm].make).init(np.array([0]), np.array([0.1]))
         assert train.initial_models.cache_info().misses == 1
+
+    @pytest.mark.usefixtures("fully_optimized", "_models_anew")
+    @pytest.mark.parametrize(
+        ("model", "loop"),
+        [
+            (lambda rngs: models.MLP(features=100, hidden=(50,), rngs=rngs), "map"),
+            (lambda rngs: models.Transformer(16, length=8, depth=1, width=16, rngs=rngs), "vmap"),
+        ],
+        ids=["uniform", "normal"],
+    )
+    def test_have_the_numbers_that_a_program_of_the_usual_level_gives(
+        self, model: Any, loop: Any, monkeypatch: pytest.MonkeyPatch
+    ):
+        mesh = make_mesh(devices=jax.devices()[:1])
+        cells = jax.device_put(np.arange(3, dtype=np.uint32), NamedSharding(mesh, P("seed")))
+        quickly = train.initial_models(model, mesh, loop)((), (cells,), ())
+        monkeypatch.setattr(train, "QUICKLY_COMPILED", None)
+        train.initial_models.cache_clear()
+        usually = train.initial_models(model, mesh, loop)((), (cells,), ())
+        chex.assert_trees_all_equal(quickly, usually)
 
 
 class TestMemory:
