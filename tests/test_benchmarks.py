@@ -228,7 +228,10 @@ class TestStep:
         )
         chex.assert_trees_all_close(usual, other, rtol=1e-6)
 
-    @pytest.mark.skipif(not HAS_FLASH, reason="flashoptim-jax is not installed")
+    @pytest.mark.skipif(
+        not HAS_FLASH or jax.__version_info__ >= (0, 11),
+        reason="flashoptim-jax is not installed, or this JAX lowers it for a GPU beside one alone",
+    )
     def test_the_fused_peer_is_one_kernel_for_each_leaf_on_a_gpu(
         self, monkeypatch: pytest.MonkeyPatch
     ):
