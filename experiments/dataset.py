@@ -112,11 +112,7 @@ def validation_split(dataset: Dataset, *, size: int, seed: int) -> Dataset:
     total = len(dataset.train_labels)
     if not 1 <= size < total:
         raise ValueError(f"size must be at least 1 and below {total}, got {size}")
-    ranks, counts = ranks_within_class(dataset.train_labels, generator_for(seed, "validation"))
-    # Webster's apportionment: seat k of a class with n images stands at (k + 1/2) / n.
-    seats = np.argsort((ranks + 0.5) / counts, kind="stable")
-    held_out = np.zeros(total, bool)
-    held_out[seats[:size]] = True
+    held_out = _spread(dataset.train_labels, size, generator_for(seed, "validation"))
     return dataclasses.replace(
         dataset,
         name=f"{dataset.name}-validation{size}",
@@ -126,6 +122,45 @@ def validation_split(dataset: Dataset, *, size: int, seed: int) -> Dataset:
         test_images=dataset.train_images[held_out],
         test_labels=dataset.train_labels[held_out],
     )
+
+
+def test_subset(dataset: Dataset, size: int, *, seed: int) -> Dataset:
+    """Keeps some of the test examples, of each class in proportion to its count.
+
+    The examples for a smaller size are among those for a larger one; their order stays.
+
+    Args:
+        dataset: The data set.
+        size: Number of test examples that stay, at least 1 and at most all.
+        seed: Chooses the examples.
+
+    Returns:
+        The data set with fewer test examples and the same training examples.
+
+    Raises:
+        ValueError: The size or the seed is out of range.
+    """
+    total = len(dataset.test_labels)
+    if not 1 <= size <= total:
+        raise ValueError(f"size must be at least 1 and at most {total}, got {size}")
+    kept = _spread(dataset.test_labels, size, generator_for(seed, "test subset"))
+    return dataclasses.replace(
+        dataset,
+        name=f"{dataset.name}-test{size}",
+        source=f"{dataset.source}; {size} of the examples for testing, seed {seed}",
+        test_images=dataset.test_images[kept],
+        test_labels=dataset.test_labels[kept],
+    )
+
+
+def _spread(labels: Labels, size: int, generator: np.random.Generator) -> np.ndarray:
+    """Which examples are chosen where the classes share their number in proportion: bool `[n]`."""
+    ranks, counts = ranks_within_class(labels, generator)
+    # Webster's apportionment: seat k of a class with n images stands at (k + 1/2) / n.
+    seats = np.argsort((ranks + 0.5) / counts, kind="stable")
+    chosen = np.zeros(len(labels), bool)
+    chosen[seats[:size]] = True
+    return chosen
 
 
 def with_label_noise(dataset: Dataset, rate: float, *, seed: int) -> Dataset:

@@ -8,13 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
 from experiments import metrics, models, spec
 from experiments.cells import ConfigError, Workload
 from experiments.data import DATASETS, load_dataset
-from experiments.dataset import DataError, Dataset, subset, validation_split, with_label_noise
+from experiments.dataset import (
+    DataError,
+    Dataset,
+    subset,
+    test_subset,
+    validation_split,
+    with_label_noise,
+)
 from experiments.metrics import ACCURACY, RECONSTRUCTION, Metric, PerExample
 from experiments.preprocessing import Preprocess, centre, pixels
 from experiments.train import Problem
@@ -42,6 +50,8 @@ class Task:
       batch_size: examples per step, where a study takes the task's own.
       examples: how many of the training examples there are, balanced over the classes; all of them
         where nothing is said.
+      evaluated: how many of the examples that are evaluated there are; all of them where nothing is
+        said.
       target: the share of the reference's tuned result that *steps to target* counts up to.
     """
 
@@ -53,6 +63,7 @@ class Task:
     metric: Metric = ACCURACY
     batch_size: int = 128
     examples: int | None = None
+    evaluated: int | None = None
     target: float = 0.98
 
 
@@ -127,7 +138,9 @@ TASKS |= {
     "mnist_small": _small("mnist", 10_000),
     "mnist_autoencoder_small": _small("mnist_autoencoder", 10_000),
     "cifar10_small": _small("cifar10", 10_000, model=resnet(8, stem_stride=4)),
-    "python_source_small": _small("python_source", 1_000, model=transformer(32, heads=2)),
+    "python_source_small": _small(
+        "python_source", 500, model=transformer(32, heads=2), batch_size=16, evaluated=500
+    ),
 }
 
 
@@ -170,20 +183,25 @@ def load(workload: Workload, *, data_dir: Path, raw_dir: Path | None) -> Dataset
     if workload.split == "validation":
         size = round(VALIDATION_SHARE * len(dataset.train_labels))
         dataset = validation_split(dataset, size=size, seed=SPLIT_SEED)
-    examples = find_task(workload.task).examples
-    if examples is not None:
-        share = examples / len(dataset.train_labels)
-        if share > 1:
-            raise DataError(
-                f"the task {workload.task} has {examples} training examples, and its data "
-                f"{len(dataset.train_labels)}."
-            )
-        dataset = subset(dataset, share, seed=SPLIT_SEED)
+    task = find_task(workload.task)
+    if task.examples is not None:
+        _check_enough(workload.task, "training", task.examples, dataset.train_labels)
+        dataset = subset(dataset, task.examples / len(dataset.train_labels), seed=SPLIT_SEED)
+    if task.evaluated is not None:
+        _check_enough(workload.task, "evaluated", task.evaluated, dataset.test_labels)
+        dataset = test_subset(dataset, task.evaluated, seed=SPLIT_SEED)
     if workload.fraction < 1:
         dataset = subset(dataset, workload.fraction, seed=SPLIT_SEED)
     if workload.label_noise > 0:
         dataset = with_label_noise(dataset, workload.label_noise, seed=SPLIT_SEED)
     return dataset
+
+
+def _check_enough(task: str, kind: str, wanted: int, labels: np.ndarray) -> None:
+    if wanted > len(labels):
+        raise DataError(
+            f"the task {task} has {wanted} {kind} examples, and its data {len(labels)}."
+        )
 
 
 @functools.lru_cache(maxsize=1)

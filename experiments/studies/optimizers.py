@@ -46,7 +46,7 @@ class Optimizers(OnCifar10, Searching):
     name = "optimizers"
     sizes: ClassVar[Sizes] = {
         "smoke": {**OnCifar10.sizes["smoke"], "tuning_seeds": 1},
-        "cpu": OnCifar10.sizes["cpu"],
+        "cpu": {**OnCifar10.sizes["cpu"], "tuning_seeds": 2},
     }
 
     arms: Arms = ("full", "sgd", "momentum", "adam", "adamw", "rmsprop")
