@@ -124,7 +124,7 @@ def validation_split(dataset: Dataset, *, size: int, seed: int) -> Dataset:
     )
 
 
-def test_subset(dataset: Dataset, size: int, *, seed: int) -> Dataset:
+def evaluated_subset(dataset: Dataset, size: int, *, seed: int) -> Dataset:
     """Keeps some of the test examples, of each class in proportion to its count.
 
     The examples for a smaller size are among those for a larger one; their order stays.

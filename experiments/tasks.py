@@ -18,8 +18,8 @@ from experiments.data import DATASETS, load_dataset
 from experiments.dataset import (
     DataError,
     Dataset,
+    evaluated_subset,
     subset,
-    test_subset,
     validation_split,
     with_label_noise,
 )
@@ -189,7 +189,7 @@ def load(workload: Workload, *, data_dir: Path, raw_dir: Path | None) -> Dataset
         dataset = subset(dataset, task.examples / len(dataset.train_labels), seed=SPLIT_SEED)
     if task.evaluated is not None:
         _check_enough(workload.task, "evaluated", task.evaluated, dataset.test_labels)
-        dataset = test_subset(dataset, task.evaluated, seed=SPLIT_SEED)
+        dataset = evaluated_subset(dataset, task.evaluated, seed=SPLIT_SEED)
     if workload.fraction < 1:
         dataset = subset(dataset, workload.fraction, seed=SPLIT_SEED)
     if workload.label_noise > 0:

@@ -20,7 +20,14 @@ from hypothesis import strategies as st
 
 from experiments import data
 from experiments.data import DATASETS, DatasetSpec, load_dataset
-from experiments.dataset import DataError, Dataset, subset, validation_split, with_label_noise
+from experiments.dataset import (
+    DataError,
+    Dataset,
+    evaluated_subset,
+    subset,
+    validation_split,
+    with_label_noise,
+)
 
 IDX_FILES = (
     "train-images-idx3-ubyte",
@@ -806,6 +813,45 @@ class TestValidationSplit:
     def test_an_impossible_size_is_refused(self, size: int):
         with pytest.raises(ValueError, match=f"size must be at least 1 and below 20, got {size}"):
             validation_split(numbered([2] * 10), size=size, seed=0)
+
+
+class TestEvaluatedSubset:
+    @staticmethod
+    def split(counts: list[int]) -> Dataset:
+        """A numbered data set whose test examples are all that there are."""
+        dataset = numbered(counts)
+        return dataclasses.replace(
+            dataset, test_images=dataset.train_images, test_labels=dataset.train_labels
+        )
+
+    @deterministic
+    @given(class_counts, st.data(), seeds)
+    def test_keeps_so_many_and_the_smaller_is_part_of_the_larger(self, counts, draw, seed):
+        dataset = self.split(counts)
+        sizes = st.integers(1, sum(counts))
+        low, high = sorted([draw.draw(sizes), draw.draw(sizes)])
+        smaller, larger = (evaluated_subset(dataset, size, seed=seed) for size in (low, high))
+        assert len(numbers(smaller.test_images)) == low
+        assert set(numbers(smaller.test_images)) <= set(numbers(larger.test_images))
+        kept = numbers(larger.test_images)
+        np.testing.assert_array_equal(larger.test_labels, dataset.test_labels[kept])
+        assert kept == sorted(kept)
+
+    def test_equal_classes_give_equally_many_and_training_stays(self):
+        dataset = self.split([20] * 10)
+        part = evaluated_subset(dataset, 50, seed=0)
+        np.testing.assert_array_equal(np.bincount(part.test_labels), [5] * 10)
+        np.testing.assert_array_equal(part.train_images, dataset.train_images)
+
+    def test_says_what_was_done(self):
+        part = evaluated_subset(self.split([20] * 10), 50, seed=7)
+        assert part.name == "numbered-test50"
+        assert part.source == "made up; 50 of the examples for testing, seed 7"
+
+    @pytest.mark.parametrize("size", [0, 21])
+    def test_an_impossible_size_is_refused(self, size: int):
+        with pytest.raises(ValueError, match=f"at least 1 and at most 20, got {size}"):
+            evaluated_subset(self.split([2] * 10), size, seed=0)
 
 
 class TestLabelNoise:

@@ -12,7 +12,14 @@ from flax import nnx
 from experiments import tasks
 from experiments.arms import ARMS
 from experiments.cells import Workload
-from experiments.dataset import DataError, Dataset, subset, validation_split, with_label_noise
+from experiments.dataset import (
+    DataError,
+    Dataset,
+    evaluated_subset,
+    subset,
+    validation_split,
+    with_label_noise,
+)
 from experiments.mesh import make_mesh
 from experiments.models import Transformer
 from experiments.train import Arrays, Program
@@ -86,6 +93,26 @@ class TestLoad:
         np.testing.assert_array_equal(np.bincount(dataset.train_labels), [2] * 10)
         whole = load(Workload("mnist", split=split))
         np.testing.assert_array_equal(dataset.test_images, whole.test_images)
+
+    @pytest.mark.usefixtures("loads")
+    @pytest.mark.parametrize("split", ["test", "validation"])
+    def test_evaluates_on_as_many_examples_as_a_small_task_says(
+        self, split: str, monkeypatch: pytest.MonkeyPatch
+    ):
+        small = dataclasses.replace(tasks.TASKS["mnist"], evaluated=6)
+        monkeypatch.setitem(tasks.TASKS, "small", small)
+        dataset, whole = (load(Workload(name, split=split)) for name in ("small", "mnist"))
+        assert dataset.checksum == evaluated_subset(whole, 6, seed=0).checksum
+        assert len(dataset.train_labels) == len(whole.train_labels)
+
+    @pytest.mark.usefixtures("loads")
+    def test_refuses_to_evaluate_on_more_examples_than_there_are(
+        self, monkeypatch: pytest.MonkeyPatch
+    ):
+        small = dataclasses.replace(tasks.TASKS["mnist"], evaluated=7_000)
+        monkeypatch.setitem(tasks.TASKS, "small", small)
+        with pytest.raises(DataError, match="small has 7000 evaluated examples, and its data"):
+            load(Workload("small"))
 
     @pytest.mark.usefixtures("loads")
     def test_refuses_a_small_task_of_more_examples_than_there_are(self):
