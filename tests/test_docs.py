@@ -98,9 +98,3 @@ def test_first_page_says_of_the_published_method_what_the_fair_test_found(study,
     verdict = comparisons_with_full(study)["verdict"]
     assert verdict[rival] == "worse"
     assert verdict["norm_matched"] == "no difference of practical size"
-
-
-def test_first_page_says_of_text_what_was_found():
-    adam = comparisons_with_full("text-python_source").loc["adam"]
-    assert (adam["share_won"], adam["n"], adam["verdict"]) == (0, 7, "not shown")
-    assert adam["mean"] < -10

@@ -26,7 +26,6 @@ from experiments.plotting import (
 from experiments.records import RecordError
 from experiments.studies.accuracy import Accuracy
 from experiments.studies.headings import heading
-from experiments.studies.text import Text
 
 
 def accuracy_by_epoch(rows: pd.DataFrame) -> Figure:
@@ -174,11 +173,11 @@ def test_bars_lie_beside_each_other_only_where_arms_share_a_setting():
 
 class TestHeading:
     def test_names_task_scale_seeds_and_the_smallest_differences_that_could_be_shown(self):
-        study = Text(fraction=0.1, epochs=6)
+        study = Accuracy(task="python_source", epochs=6)
         found = differences()
         low, high = sorted(f"{size:.2g}" for size in found["detectable"])
         assert heading(study, "arms", "mean of 10 seeds", rows_of(found)) == (
-            "Python's standard library (10% of the data, 6 epochs): arms\n"
+            "Python's standard library (6 epochs): arms\n"
             f"mean of 10 seeds; could show {low} to {high} points at 80% power"
         )
 

@@ -10,7 +10,6 @@ from experiments.studies.low_data import LowData
 from experiments.studies.noise import Noise
 from experiments.studies.optimizers import Optimizers
 from experiments.studies.selection import Selection
-from experiments.studies.text import Text
 from experiments.studies.transfer import Transfer
 from experiments.studies.tune import Tune
 from experiments.studies.verdict import FairTest
@@ -28,7 +27,6 @@ STUDIES: dict[str, type[Study]] = {
         Optimizers,
         Transfer,
         DesignSpace,
-        Text,
         Leaderboard,
         Families,
     )

@@ -211,12 +211,9 @@ class Study:
         return tasks.find_task(self.task).metric
 
     def scale(self) -> str:
-        """What says beside a result that data or epochs were fewer than in the full protocol."""
-        fraction = self.workload().fraction
-        parts = [f"{fraction:.0%} of the data"] if fraction < 1 else []
+        """What says beside a result that epochs were fewer than in the full protocol."""
         few = self.epochs < type(self)().epochs
-        parts += [f"{self.epochs} epoch{'s' * (self.epochs > 1)}"] if few else []
-        return f" ({', '.join(parts)})" if parts else ""
+        return f" ({self.epochs} epoch{'s' * (self.epochs > 1)})" if few else ""
 
     def reductions(self) -> dict[str, tuple[Any, Any]]:
         """What is less than in the full protocol, of all that presets change: value, and the full.
