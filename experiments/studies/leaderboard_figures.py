@@ -29,15 +29,18 @@ def differences(found: pd.DataFrame, tasks: Sequence[str], reference: str, famil
     """Each arm minus the reference on each task: mean, 95% interval and verdict."""
     by_task = {task: of_task(found, task, family) for task in tasks}
     most = max(map(len, by_task.values()))
+    rows_of_panels, columns = panels(len(tasks))
     figure, grid = plt.subplots(
-        1,
-        len(tasks),
-        figsize=(3.2 + 3.6 * len(tasks), 2.3 + 0.36 * max(most, 2)),
+        rows_of_panels,
+        columns,
+        figsize=(3.2 + 3.6 * columns, 1 + rows_of_panels * (1.3 + 0.36 * max(most, 2))),
         sharey=True,
         squeeze=False,
         layout="constrained",
     )
-    for axes, (task, rows) in zip(grid[0], by_task.items(), strict=True):
+    for axes in grid.flat[len(tasks) :]:
+        axes.set_axis_off()
+    for axes, (task, rows) in zip(grid.flat, by_task.items(), strict=False):
         draw_verdicts(axes, rows, task)
     names = [label(row["treatment"]) for row in by_task[tasks[0]]]
     grid[0, 0].set_yticks(range(len(names)), names)
@@ -48,6 +51,16 @@ def differences(found: pd.DataFrame, tasks: Sequence[str], reference: str, famil
         fontsize=10,
     )
     return figure
+
+
+def panels(tasks: int) -> tuple[int, int]:
+    """Rows and columns of panels, one for each task: up to three beside each other, else two.
+
+    >>> panels(3), panels(4), panels(5)
+    ((1, 3), (2, 2), (3, 2))
+    """
+    columns = tasks if tasks <= 3 else 2
+    return -(-tasks // columns), columns
 
 
 def of_task(found: pd.DataFrame, task: str, family: str) -> list[Row]:
@@ -84,10 +97,11 @@ def name_verdicts(figure: Figure) -> None:
 def profiles(ranked: pd.DataFrame, points: pd.DataFrame, budget: pd.DataFrame) -> Figure:
     """Steps to target, scores over all tasks, and what fewer trials would have found."""
     tasks = list(dict.fromkeys(ranked["task"]))
-    columns = max(2, len(tasks))
-    figure = plt.figure(figsize=(5 * columns, 8), layout="constrained")
-    grid = figure.add_gridspec(2, 1)
-    of_tasks = grid[1].subgridspec(1, len(tasks))
+    rows, columns = panels(len(tasks))
+    size = (5 * max(2, columns), 4 * (1 + rows))
+    figure = plt.figure(figsize=size, layout="constrained")
+    grid = figure.add_gridspec(2, 1, height_ratios=(1, rows))
+    of_tasks = grid[1].subgridspec(rows, columns)
     of_all = grid[0].subgridspec(1, 2)
     first = figure.add_subplot(of_all[0])
     if len(tasks) > 1:
@@ -96,7 +110,7 @@ def profiles(ranked: pd.DataFrame, points: pd.DataFrame, budget: pd.DataFrame) -
         draw_steps(first, ranked)
     draw_scores(figure.add_subplot(of_all[1]), points)
     for place, task in enumerate(tasks):
-        last = figure.add_subplot(of_tasks[place])
+        last = figure.add_subplot(of_tasks[divmod(place, columns)])
         draw_budget(last, budget[budget["task"] == task], task)
     named = last.get_legend_handles_labels()
     figure.legend(*named, frameon=False, fontsize=8, ncols=5, loc="outside lower center")
