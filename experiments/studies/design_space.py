@@ -31,14 +31,8 @@ from experiments.summary import sample, summarise
 from experiments.tables import markdown_table
 
 VARIANTS = (*PUBLISHED, *with_role("design space"))
-EACH_KIND = (  # one of each kind, what two cores train
-    "full",
-    "gradient_only",
-    "bounded",
-    "orthogonal_match",
-    "momentum_gain",
-    "adam_gain",
-)
+# One of each kind, what two cores train.
+EACH_KIND = ("full", "bounded", "orthogonal_match", "momentum_gain", "adam_gain")
 BETTER_THAN_BASE = "Do variants of plasticity improve on their base?"
 BETTER_THAN_BASELINE = "Do variants of plasticity improve on the strongest tuned baseline?"
 ON_BASE, ON_BASELINE = "variants against their base", "variants against the strongest baseline"
