@@ -100,6 +100,14 @@ class TestInShort:
             which = f"{momentum} and condition.str.startswith('{task}')"
             assert self.verdicts("leaderboard-*", which) == ["worse"]
 
+    def test_muon_is_ahead_of_all_where_it_was_tried(self):
+        found = pd.read_csv(COMMITTED / "leaderboard-fashion_mnist_small" / "comparisons.csv")
+        of_arms = found[found["family"] == "hypotheses"].set_index("treatment")
+        assert of_arms["mean"].idxmax() == "optax.contrib:muon"
+        others = of_arms.drop("optax.contrib:muon")["interval_high"]
+        assert of_arms.loc["optax.contrib:muon", "interval_low"] > others.max()
+        assert not self.verdicts("leaderboard-small*", "treatment == 'optax.contrib:muon'")
+
     def test_the_same_chain_without_plasticity_is_nowhere_shown_to_be_worse(self):
         without = "treatment == 'sgd_homeostasis' and control == 'full' and family == 'hypotheses'"
         found = self.verdicts("leaderboard-*", without)

@@ -319,9 +319,10 @@ class Families(OnTasks):
         source: str,
     ) -> list[str]:
         """The page, which begins with the answer."""
+        answer = self.claims(found)[0].answer
         return [
             "Does any plasticity earn its place?",
-            " ".join(claim.answer for claim in self.claims(found)[:1]),
+            f"{answer[:1].upper()}{answer[1:]}.",
             f"Each family and each base had {self.budget} quasi-random trials on "
             f"{find_task(self.task).title}, judged after the last epoch on held-out training "
             f"examples: all on one seed, the best {self.kept} of them on {self.tuning_seeds}. What "

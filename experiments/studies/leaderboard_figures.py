@@ -165,7 +165,7 @@ def draw_scores(axes: Axes, points: pd.DataFrame) -> None:
     axes.set_yticks(range(len(means)), [label(arm) for arm in means["arm"]], fontsize=8)
     axes.set(
         xlabel="0: lowest arm, 1: best arm of each task",
-        title="interquartile mean of scores, 95% interval",
+        title="interquartile mean of scores\nand 95% interval",
     )
     plotting.plain(axes)
 
