@@ -1,14 +1,14 @@
 """Does any plasticity earn its place? Families of it, each searched as its own base is."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import pandas as pd
 
 from experiments import comparisons, spaces
 from experiments.cells import Cell
-from experiments.comparisons import Verdict, compare, rows_of
+from experiments.comparisons import Verdict, rows_of
 from experiments.naming import label
 from experiments.schedules import Schedule
 from experiments.spaces import LEARNING_RATE, Space, Trial
@@ -16,6 +16,16 @@ from experiments.studies import families_figures as figures
 from experiments.studies import leaderboard_tables as tables
 from experiments.studies.base import FIGURE, FIRST_TUNING_SEED, Arms, Run, Sizes, TaskName, train
 from experiments.studies.checks import check_at_least_one, check_known
+from experiments.studies.families_questions import (
+    CONFIRMATORY,
+    ELSEWHERE,
+    FLOOR,
+    LATE,
+    explanations,
+    hypotheses,
+    placebos_of,
+    where_better,
+)
 from experiments.studies.findings import Claim, Findings, compared
 from experiments.studies.judging import OnTasks, judge
 from experiments.summary import sample, summarise
@@ -24,12 +34,10 @@ from experiments.tasks import find_task
 from experiments.trials import Chosen, choose
 from experiments.tuning import Key, Search, Values, halve, results, search
 
-SEARCH = "search.png"
-CONFIRMATORY, LATE, FLOOR = "hypotheses", "mean of the last three epochs", "noise floor"
+SEARCH, WHY = "search.png", "placebos.png"
 ENOUGH_TASKS = 2  # on which a family is better than its base: then it is recommended
 NEAR = 8.0  # how far from what was selected the search of a further task's learning rate goes
 SMALL = ("mnist_small", "mnist_autoencoder_small", "cifar10_small", "python_source_small")
-PLACEBOS = ("norm_matched", "permuted")
 
 # What is searched of plasticity, beside the learning rate and the weight decay.
 PLASTICITY = (
@@ -56,10 +64,6 @@ FAMILIES = {
     "plastic_muon": Family("muon", ("beta=linear(0.8, 0.98)",)),
 }
 
-IS_BETTER = "Is {} better than {}, at equal trials?"
-MORE_THAN_SIZE = "Does {} do more than change the size of the step?"
-WHICH_COORDINATE = "Does it matter in {} which coordinate gets which coefficient?"
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Families(OnTasks):
@@ -68,7 +72,8 @@ class Families(OnTasks):
     Families of plasticity around an optimizer, and the optimizer alone, get the same number of
     quasi-random trials over their own settings on held-out training examples: all on one seed, the
     best of them on more. The winner of each then runs beside its base and two placebos on fresh
-    seeds and the test examples; on further tasks its settings stay and only the rate is tuned.
+    seeds and the test examples; on further tasks its settings stay and only the rate is tuned, and
+    where it is better than its base there, the placebos run there too.
 
     Attributes:
       arms: the families.
@@ -137,7 +142,7 @@ class Families(OnTasks):
     @property
     def title(self) -> str:
         """The tasks, as readers know them."""
-        return ", ".join(find_task(task).title for task in (self.task, *self.further))
+        return ", ".join(find_task(task).title for task in self.tasks)
 
     @property
     def competitors(self) -> tuple[str, ...]:
@@ -165,9 +170,15 @@ class Families(OnTasks):
         chosen = {key: choose(left[key], results(left, second, key)) for key in left}
         rates, of_rates = self.search_rates(run, chosen)
         chosen |= {key: choose(rates[key], results(rates, of_rates, key)) for key in rates}
-        plan = self.final_cells(chosen)
-        rows, parts = train(run, plan)
-        found = comparisons.table(self.compare(parts))
+        rows, parts = train(run, self.final_cells(chosen, self.finalists()))
+        asked = list(hypotheses(parts, self.tasks, self.pairs))
+        won = where_better(comparisons.table(asked), self.further, self.pairs)
+        if won:
+            names = {(task, arm): [*placebos_of(arm)] for task in won for arm in won[task]}
+            of_placebos, placebos = train(run, self.final_cells(chosen, names))
+            rows = pd.concat([rows, of_placebos])
+            asked += explanations({**parts, **placebos}, won)
+        found = comparisons.table(asked)
         budget = tables.budget_table(tried, first, self.budget)
         table = self.table(parts, found)
         return Findings(
@@ -175,8 +186,9 @@ class Families(OnTasks):
             summarise(rows, ["task", "arm", "learning_rate", "split"]),
             found,
             {
-                FIGURE: figures.differences(found, (self.task, *self.further), CONFIRMATORY),
+                FIGURE: figures.differences(found, self.tasks, CONFIRMATORY),
                 SEARCH: figures.search(budget, self.pairs),
+                **({WHY: figures.differences(found, tuple(won), ELSEWHERE)} if won else {}),
             },
             self.report(chosen, found, table, source),
             tables.selections_table(chosen),
@@ -190,6 +202,11 @@ class Families(OnTasks):
                 "budget.csv": budget,
             },
         )
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The one of the search, and the further ones."""
+        return (self.task, *self.further)
 
     @property
     def pairs(self) -> dict[str, str]:
@@ -242,53 +259,35 @@ class Families(OnTasks):
             self.rates,
         )
 
-    def final_cells(self, chosen: Mapping[Key, Chosen]) -> dict[Key, list[Cell]]:
-        """The final training runs by task and arm, the settings of the first task on all."""
-        plan: dict[Key, list[Cell]] = {}
-        for (task, arm), found in chosen.items():
-            workload = self.workload_of(task)
-            settings = chosen[self.task, arm].best.settings
-            rate = found.best.learning_rate
-            names, number = [arm], self.further_seeds
-            if task == self.task:
-                number = self.seeds
-                names += [f"{arm}_{kind}" for kind in PLACEBOS if arm in FAMILIES]
-                names += [f"perturbed({arm})"] if arm == self.competitors[0] else []
-            for name in names:
-                plan[task, name] = self.with_seeds(workload, name, rate, number, 0, settings)
-        return plan
+    def finalists(self) -> dict[Key, list[str]]:
+        """The names under which an arm runs on fresh seeds: on the first task as placebos too."""
+        names = {(task, arm): [arm] for task in self.tasks for arm in self.competitors}
+        for arm in self.arms:
+            names[self.task, arm] += placebos_of(arm)
+        names[self.task, self.competitors[0]] += [f"perturbed({self.competitors[0]})"]
+        return names
 
-    def compare(self, parts: Mapping[Key, pd.DataFrame]) -> Iterator[dict[str, Any]]:
-        """Every family against its base on every task; on the first one against its placebos."""
-        for family, column in ((CONFIRMATORY, "final"), (LATE, "late")):
-            for task in (self.task, *self.further):
-                for arm, base in self.pairs.items():
-                    questions = {base: IS_BETTER.format(label(arm), label(base))}
-                    if task == self.task:
-                        norm_matched, permuted = (f"{arm}_{kind}" for kind in PLACEBOS)
-                        questions[norm_matched] = MORE_THAN_SIZE.format(label(arm))
-                        questions[permuted] = WHICH_COORDINATE.format(label(arm))
-                    for control, question in questions.items():
-                        yield compare(
-                            question,
-                            sample(parts[task, arm], column),
-                            sample(parts[task, control], column),
-                            family=family,
-                            condition=find_task(task).title,
-                        )
-        arm = self.competitors[0]
-        yield compare(
-            "Is an optimizer better than itself, perturbed by one rounding error?",
-            sample(parts[self.task, arm]),
-            sample(parts[self.task, f"perturbed({arm})"]),
-            family=FLOOR,
-            condition=find_task(self.task).title,
-        )
+    def final_cells(
+        self, chosen: Mapping[Key, Chosen], names: Mapping[Key, list[str]]
+    ) -> dict[Key, list[Cell]]:
+        """Training runs on fresh seeds at what was chosen, the first task's settings on all."""
+        return {
+            (task, name): self.with_seeds(
+                self.workload_of(task),
+                name,
+                chosen[task, arm].best.learning_rate,
+                self.seeds if task == self.task else self.further_seeds,
+                0,
+                chosen[self.task, arm].best.settings,
+            )
+            for (task, arm), named in names.items()
+            for name in named
+        }
 
     def table(self, parts: Mapping[Key, pd.DataFrame], found: pd.DataFrame) -> Table:
         """One row per task and arm, families beside their bases."""
         table = [["task", "arm", "result", "against its base"]]
-        for task in (self.task, *self.further):
+        for task in self.tasks:
             for arm in self.competitors:
                 values = find_task(task).metric.sign * sample(parts[task, arm]).by_seed
                 verdicts = [
@@ -339,6 +338,16 @@ class Families(OnTasks):
             "## Exploration",
             "The mean of the last three epochs in place of the last one:",
             *compared(found, LATE),
+            *(
+                [
+                    "Families beside their placebos on the further tasks where they are better "
+                    "than their bases, asked after that was seen:",
+                    f"![families against their placebos]({WHY})",
+                    *compared(found, ELSEWHERE),
+                ]
+                if (found["family"] == ELSEWHERE).any()
+                else []
+            ),
             "## The search",
             f"![what fewer trials would have found]({SEARCH})",
             markdown_table(tables.search_table(chosen)),

@@ -13,11 +13,13 @@ from experiments.cells import Cell, ConfigError
 from experiments.comparisons import Verdict, rows_of
 from experiments.report import write_report
 from experiments.studies import families
-from experiments.studies.families import CONFIRMATORY, FAMILIES, FLOOR, PLACEBOS, Families
+from experiments.studies.families import FAMILIES, Families
+from experiments.studies.families_questions import CONFIRMATORY, ELSEWHERE, FLOOR, placebos_of
 from tests.studies.made_up import execute
 from tests.studies.planted import Planted, level
 
 FURTHER = ("mnist_small", "cifar10_small")
+PLACEBOS = placebos_of("plastic_adam").keys()
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +51,7 @@ def gain(points: float, *, placebos: float = 0.0):
     def truth(cell: Cell) -> float:
         if not cell.arm.startswith("plastic"):
             return 90.0
-        return 90.0 + (placebos if cell.arm.endswith(PLACEBOS) else points)
+        return 90.0 + (placebos if cell.arm in PLACEBOS else points)
 
     return truth
 
@@ -57,7 +59,7 @@ def gain(points: float, *, placebos: float = 0.0):
 class TestEveryFamily:
     @pytest.mark.parametrize("arm", FAMILIES)
     def test_is_an_arm_beside_its_base_and_its_placebos(self, arm: str):
-        names = {arm, FAMILIES[arm].base, *(f"{arm}_{kind}" for kind in PLACEBOS)}
+        names = {arm, FAMILIES[arm].base, *placebos_of(arm)}
         assert names <= set(ARMS)
 
     def test_has_as_many_trials_as_its_base_over_the_settings_of_its_own(self):
@@ -122,6 +124,21 @@ class TestAnswer:
         }
         assert by_control["adamw"] == Verdict.BETTER
         assert by_control["plastic_adam_norm_matched"] != Verdict.BETTER
+
+    def test_is_explained_by_placebos_on_the_further_tasks_where_it_is_better(self):
+        planted = Planted(
+            lambda cell: gain(0.8)(cell) if cell.workload.task != "mnist_small" else 90.0
+        )
+        found = study(further_seeds=7).run(planted, "").comparisons
+        placebos = [
+            cell for cell in planted.cells if cell.arm in PLACEBOS and cell.workload.task in FURTHER
+        ]
+        assert {cell.workload.task for cell in placebos} == {"cifar10_small"}
+        assert {cell.arm for cell in placebos} == PLACEBOS
+        assert {cell.seed for cell in placebos} == set(range(7))
+        rows = rows_of(found, family=ELSEWHERE)
+        assert [row["control"] for row in rows] == [*PLACEBOS]
+        assert {row["verdict"] for row in rows} == {Verdict.BETTER}
 
     def test_has_a_noise_floor(self):
         found = study(further=()).run(Planted(level), "")
