@@ -32,6 +32,7 @@ OPTIMIZERS: dict[tuple[str, float], optax.GradientTransformation] = {
     ("with_plasticity(optax.trace(0.9))", 1e-3): before_rate(
         npx.with_plasticity(optax.trace(0.9)), 1e-3
     ),
+    ("sgd_with_plasticity, momentum=0.9", 1e-3): npx.sgd_with_plasticity(1e-3, momentum=0.9),
     ("optax.adam", 1e-3): optax.adam(1e-3),
     ("with_plasticity(optax.scale_by_adam())", 1e-3): before_rate(
         npx.with_plasticity(optax.scale_by_adam()), 1e-3

@@ -13,6 +13,7 @@ from neuroplastic_optax import variants as variants
 from neuroplastic_optax._alias import adamw_with_plasticity as adamw_with_plasticity
 from neuroplastic_optax._alias import gradient_only as gradient_only
 from neuroplastic_optax._alias import neuroplastic as neuroplastic
+from neuroplastic_optax._alias import sgd_with_plasticity as sgd_with_plasticity
 from neuroplastic_optax._coefficient import plasticity_coefficient as plasticity_coefficient
 from neuroplastic_optax._homeostasis import homeostasis as homeostasis
 from neuroplastic_optax._migration import MigratedState as MigratedState

@@ -273,6 +273,83 @@ def adamw_with_plasticity(
     return _diagnosed(optimizer, diagnostics)
 
 
+def sgd_with_plasticity(
+    learning_rate: ScalarOrSchedule,
+    momentum: ArrayLike | None = None,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    *,
+    strength: ScalarOrSchedule = 0.227,
+    max_ratio: ArrayLike = 0.472,
+    diagnostics: Diagnostics = False,
+) -> optax.GradientTransformationExtraArgs:
+    r"""SGD with the plasticity that a search found for momentum: a drop-in for :func:`optax.sgd`.
+
+    .. math::
+
+      \theta_{t+1} = \theta_t - \eta_t \left( b_t
+        + \mathrm{limit}(s_t (\alpha_t - 1) \odot b_t,\ \rho \|b_t\|) \right)
+
+    with b the gradient or its momentum. The arguments are those of :func:`optax.sgd`, in its order,
+    and its learning rates carry over; with ``strength=0`` so does the whole trajectory. Almost all
+    of α is the memory signal :math:`|m| / \sqrt v`: its weight is 0.945, b2 is 0.944, and α is
+    between 0.278 and 3.67. For other bases and settings, see :func:`with_plasticity`.
+
+    These are the settings that won the study ``families`` around momentum of 0.9: 64 trials on
+    10,000 images of Fashion-MNIST, as many for SGD momentum alone. With the learning rate alone
+    tuned on other tasks, in 12 seeds, it is better than without on an autoencoder (reduction of
+    the squared error per image, Δ +2.29 [+1.73, +3.39]), on CIFAR-10
+    (Δ +0.75 [+0.43, +1.04] points) and on text (Δ +0.19 [+0.09, +0.27] points), and there is no
+    difference of practical size on Fashion-MNIST and MNIST. AdamW ends above it on all five, and
+    on CIFAR-10 one number per array is not shown to do less.
+
+    Args:
+      learning_rate: η, a number or a schedule.
+      momentum: decay of the momentum, 0.9 where the evidence is from; None for none.
+      nesterov: Nesterov momentum.
+      accumulator_dtype: dtype of the momentum.
+      strength: :math:`s_t`, a number or a schedule, at least 0.
+      max_ratio: ρ, the residual's norm at most, relative to b, leaf by leaf.
+      diagnostics: as in :func:`neuroplastic`.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: a static setting that cannot work, by name and value.
+      TypeError: a leaf that is not real floating, by path.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from neuroplastic_optax import sgd_with_plasticity
+      >>> tx = sgd_with_plasticity(0.05, momentum=0.9)
+      >>> params = jnp.ones(3)
+      >>> updates, state = tx.update(params, tx.init(params))
+
+    References:
+      Design space of Jiang et al., 2026, figure 7; the study ``families`` of this repository.
+    """
+    base = (
+        optax.identity() if momentum is None else optax.trace(momentum, nesterov, accumulator_dtype)
+    )
+    optimizer = optax.chain(
+        with_plasticity(
+            base,
+            strength=strength,
+            max_ratio=max_ratio,
+            activity_weight=0.05,
+            gradient_weight=0.005,
+            memory_weight=0.945,
+            b2=0.944,
+            min_alpha=0.278,
+            max_alpha=3.67,
+            diagnostics=diagnostics,
+        ),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+    return _diagnosed(optimizer, diagnostics)
+
+
 def _diagnosed(
     optimizer: optax.GradientTransformationExtraArgs, diagnostics: Diagnostics
 ) -> optax.GradientTransformationExtraArgs:

@@ -13,6 +13,14 @@ import neuroplastic_optax as npx
 
 LEARNING_RATE = 0.05
 DESCENT = optax.scale_by_learning_rate(LEARNING_RATE)
+SELECTED = {  # by the study `families`, for momentum
+    "activity_weight": 0.05,
+    "gradient_weight": 0.005,
+    "memory_weight": 0.945,
+    "b2": 0.944,
+    "min_alpha": 0.278,
+    "max_alpha": 3.67,
+}
 
 
 def random_tree(seed):
@@ -105,8 +113,25 @@ def follow(tx, params=PARAMS):
                 DESCENT,
             ),
         ),
+        (
+            npx.sgd_with_plasticity(
+                LEARNING_RATE, 0.8, True, jnp.bfloat16, strength=0.3, max_ratio=0.1
+            ),
+            (
+                npx.with_plasticity(
+                    optax.trace(0.8, True, jnp.bfloat16), strength=0.3, max_ratio=0.1, **SELECTED
+                ),
+                DESCENT,
+            ),
+        ),
     ],
-    ids=["neuroplastic", "neuroplastic_every_setting", "gradient_only", "adamw_with_plasticity"],
+    ids=[
+        "neuroplastic",
+        "neuroplastic_every_setting",
+        "gradient_only",
+        "adamw_with_plasticity",
+        "sgd_with_plasticity",
+    ],
 )
 def test_is_its_chain(alias, chain):
     chex.assert_trees_all_equal(follow(alias), follow(optax.chain(*chain)))
@@ -137,11 +162,13 @@ def test_defaults_are_the_published_ones():
     assert (ablation["min_alpha"].default, ablation["max_alpha"].default) == (0.5, 1.5)
 
 
-ALIASES = (npx.neuroplastic, npx.gradient_only, npx.adamw_with_plasticity)
+DECAYING = (npx.neuroplastic, npx.gradient_only, npx.adamw_with_plasticity)
+ALIASES = (*DECAYING, npx.sgd_with_plasticity)
+every_decaying_alias = pytest.mark.parametrize("alias", DECAYING)
 every_alias = pytest.mark.parametrize("alias", ALIASES)
 
 
-@every_alias
+@every_decaying_alias
 def test_weight_decay_is_decoupled(alias):
     """It subtracts η λ θ from what the optimizer does without it."""
     with_decay = follow(alias(LEARNING_RATE, weight_decay=0.1))
@@ -153,7 +180,7 @@ def test_weight_decay_is_decoupled(alias):
     chex.assert_trees_all_close(with_decay, expected, rtol=1e-5, atol=1e-7)
 
 
-@every_alias
+@every_decaying_alias
 @pytest.mark.parametrize(
     "mask",
     [
@@ -172,13 +199,13 @@ def test_weight_decay_may_be_masked(alias, mask):
     chex.assert_trees_all_equal([u["bias"] for u in updates], [u["bias"] for u in nowhere])
 
 
-@every_alias
+@every_decaying_alias
 def test_without_weight_decay_params_are_not_needed(alias):
     tx = alias(LEARNING_RATE, weight_decay=0.0)
     tx.update(GRADIENTS[0], tx.init(PARAMS))
 
 
-@every_alias
+@every_decaying_alias
 def test_with_weight_decay_missing_params_are_an_error(alias):
     tx = alias(LEARNING_RATE, weight_decay=0.1)
     with pytest.raises(ValueError, match="params"):
@@ -193,9 +220,13 @@ def test_learning_rate_may_be_a_schedule(alias):
         chex.assert_trees_all_close(s, jax.tree.map(lambda u, k=step: u / 2**k, c), rtol=1e-5)
 
 
-def test_adamw_with_plasticity_has_the_signature_of_optax_adamw():
-    theirs = inspect.signature(optax.adamw).parameters.values()
-    ours = inspect.signature(npx.adamw_with_plasticity).parameters
+@pytest.mark.parametrize(
+    ("alias", "of"),
+    [(npx.adamw_with_plasticity, optax.adamw), (npx.sgd_with_plasticity, optax.sgd)],
+)
+def test_a_drop_in_has_the_signature_of_what_it_replaces(alias, of):
+    theirs = inspect.signature(of).parameters.values()
+    ours = inspect.signature(alias).parameters
     leading = list(ours.values())[: len(theirs)]
     assert [(p.name, p.kind, p.default) for p in leading] == [
         (p.name, p.kind, p.default) for p in theirs
@@ -215,6 +246,20 @@ def test_adamw_with_plasticity_has_the_signature_of_optax_adamw():
 def test_adamw_with_plasticity_of_strength_0_is_optax_adamw(arguments, nesterov):
     ours = npx.adamw_with_plasticity(*arguments, nesterov=nesterov, strength=0.0)
     chex.assert_trees_all_equal(follow(ours), follow(optax.adamw(*arguments, nesterov=nesterov)))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (LEARNING_RATE,),
+        (LEARNING_RATE, 0.9),
+        (optax.cosine_decay_schedule(0.1, 10), 0.8, True, jnp.bfloat16),
+    ],
+    ids=["plain", "momentum", "all"],
+)
+def test_sgd_with_plasticity_of_strength_0_is_optax_sgd(arguments):
+    ours = npx.sgd_with_plasticity(*arguments, strength=0.0)
+    chex.assert_trees_all_equal(follow(ours), follow(optax.sgd(*arguments)))
 
 
 def test_adamw_with_plasticity_takes_steps_of_the_size_of_adamw():
@@ -259,6 +304,7 @@ def test_gradient_only_equals_scale_zero_at_equal_bounds():
         (npx.neuroplastic, {"alpha_mean", "update_ratio"}),
         (npx.gradient_only, {"alpha_mean", "update_ratio"}),
         (npx.adamw_with_plasticity, {"alpha_mean", "update_ratio"}),
+        (npx.sgd_with_plasticity, {"alpha_mean", "update_ratio"}),
     ],
 )
 def test_diagnostics_cover_alpha_and_the_whole_update(alias, names):
@@ -304,6 +350,12 @@ NUMBERS = {
         "max_ratio": 0.1,
         "weight_decay": 0.1,
     },
+    npx.sgd_with_plasticity: {
+        "learning_rate": 0.1,
+        "momentum": 0.8,
+        "strength": 0.2,
+        "max_ratio": 0.1,
+    },
 }
 
 
@@ -321,13 +373,14 @@ def test_every_number_may_be_traced(alias):
 @pytest.mark.parametrize(
     ("alias", "setting", "value"),
     [
-        *((alias, "weight_decay", -0.1) for alias in ALIASES),
+        *((alias, "weight_decay", -0.1) for alias in DECAYING),
         *((alias, "max_update_norm", 0.0) for alias in (npx.neuroplastic, npx.gradient_only)),
         *((alias, "diagnostics", "all") for alias in ALIASES),
         (npx.neuroplastic, "b1", 1.0),
         (npx.neuroplastic, "eps", 0.0),
         (npx.gradient_only, "min_alpha", 2.0),
         (npx.adamw_with_plasticity, "max_ratio", -1.0),
+        (npx.sgd_with_plasticity, "strength", -1.0),
     ],
 )
 def test_names_a_setting_that_cannot_work(alias, setting, value):

@@ -148,6 +148,11 @@ CASES = {
         swept={"learning_rate": (0.1, 0.2), "strength": (0.15, 1.0), "b1": (0.5, 0.9)},
         converges_at=decaying(1e-2),
     ),
+    "sgd_with_plasticity": Case(
+        npx.sgd_with_plasticity,
+        {"learning_rate": 0.1, "momentum": 0.9},
+        swept={"learning_rate": (0.1, 0.2), "strength": (0.15, 1.0), "momentum": (0.5, 0.9)},
+    ),
 }
 
 
@@ -363,6 +368,7 @@ META_GRADIENTS = {
     "modulated_trust": lambda: npx.with_plasticity(optax.trace(0.9), target="trust_ratio"),
     "controlled": lambda: npx.variants.control_learning_rate(optax.trace(0.9)),
     "adamw_with_plasticity": lambda: npx.adamw_with_plasticity(1.0, eps_root=1e-8),
+    "sgd_with_plasticity": lambda: npx.sgd_with_plasticity(1.0, momentum=0.9),
     "with_diagnostics": lambda: npx.with_diagnostics(optax.trace(0.9), per_leaf=True),
 }
 

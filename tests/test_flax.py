@@ -53,6 +53,7 @@ OPTIMIZERS = {
     "neuroplastic": lambda: npx.neuroplastic(0.1),
     "gradient_only": lambda: npx.gradient_only(0.1),
     "adamw_with_plasticity": lambda: npx.adamw_with_plasticity(0.03),
+    "sgd_with_plasticity": lambda: npx.sgd_with_plasticity(0.05, momentum=0.9),
     "masked": lambda: optax.chain(
         npx.with_plasticity(optax.trace(0.9), mask=npx.masks.scope("kernel$")),
         optax.scale_by_learning_rate(0.05),

@@ -20,6 +20,7 @@ OPTIMIZERS = {
     "tensorwise": lambda: npx.neuroplastic(0.1, tensorwise=True),
     "gradient_only": lambda: npx.gradient_only(0.1),
     "adamw_with_plasticity": lambda: npx.adamw_with_plasticity(1e-3),
+    "sgd_with_plasticity": lambda: npx.sgd_with_plasticity(0.05, momentum=0.9),
     "on_momentum": lambda: npx.with_plasticity(optax.trace(0.9), target="momentum"),
     "by_trust_ratio": lambda: npx.with_plasticity(optax.trace(0.9), target="trust_ratio"),
     "with_diagnostics": lambda: npx.with_diagnostics(optax.adam(1e-3), per_leaf=True),

@@ -6,9 +6,12 @@ import re
 from pathlib import Path
 from typing import ClassVar
 
+import jax.numpy as jnp
+import optax
 import pandas as pd
 import pytest
 
+import neuroplastic_optax as npx
 from experiments import results
 
 ROOT = Path(__file__).parents[1]
@@ -124,16 +127,81 @@ class TestInShort:
         wrong = "control == 'sgd_homeostasis' and condition.str.startswith('40%')"
         assert self.verdicts("noise-*", wrong) == ["no difference of practical size"]
 
-    @pytest.mark.parametrize("family", ["plastic_adam", "plastic_momentum"])
-    def test_no_family_is_better_than_its_base_on_two_tasks(self, family: str):
-        on_base = "family == 'hypotheses' and question.str.contains('at equal trials')"
-        found = self.verdicts("families-*", f"{on_base} and treatment == '{family}'")
-        assert len(found) >= 3
-        assert found.count("better") < 2
+    @pytest.mark.parametrize(
+        ("family", "verdict"), [("plastic_adam", "worse"), ("plastic_momentum", "better")]
+    )
+    def test_plasticity_is_worse_around_adamw_and_better_around_momentum(
+        self, family: str, verdict: str
+    ):
+        which = "family == 'hypotheses' and question.str.contains('at equal trials')"
+        which += f" and treatment == '{family}'"
+        assert len(self.verdicts("families-*", which)) == 5
+        for task in ("MNIST, autoencoder", "CIFAR-10", "Python"):
+            on_task = f"{which} and condition.str.startswith('{task}')"
+            assert self.verdicts("families-*", on_task) == [verdict]
+        others = [v for v in self.verdicts("families-*", which) if v != verdict]
+        assert set(others) <= {"no difference of practical size", "not shown"}
+        assert len(others) == 2
+
+    def test_adamw_ends_above_momentum_with_plasticity_on_all_five(self):
+        runs = pd.read_csv(
+            COMMITTED / "families-fashion_mnist_small" / "runs.csv", low_memory=False
+        )
+        last = runs[(runs["split"] == "test") & (runs["epoch"] == runs["epochs"])]
+        ends = last.groupby(["task", "arm"])[["test_accuracy", "test_error"]].mean()
+        tasks = ends.index.unique("task")
+        assert len(tasks) == 5
+        for task in tasks:
+            accuracy, error = ends.loc[task].loc["adamw"] - ends.loc[task].loc["plastic_momentum"]
+            assert accuracy > 0 or error < 0
+
+    def test_one_number_per_array_does_less_on_the_autoencoder_alone(self):
+        elsewhere = "family == 'placebos on further tasks' and control.str.endswith('norm_matched')"
+        found = {
+            task: self.verdicts("families-*", f"{elsewhere} and condition.str.startswith('{task}')")
+            for task in ("MNIST, autoencoder", "CIFAR-10", "Python")
+        }
+        assert found == {
+            "MNIST, autoencoder": ["better"],
+            "CIFAR-10": ["not shown"],
+            "Python": ["no difference of practical size"],
+        }
 
     def test_no_variant_of_the_design_space_is_shown_to_be_better(self):
         found = self.verdicts("design_space-*", "family == 'variants against their base'")
         assert found == ["not shown"] * 5
+
+
+class TestPreset:
+    """`sgd_with_plasticity` has the settings that the search selected, and says what they gave."""
+
+    def test_has_the_settings_of_the_search(self):
+        selections = pd.read_csv(COMMITTED / "families-fashion_mnist_small" / "selections.csv")
+        first = selections[selections["task"] == "fashion_mnist_small"].set_index("arm")
+        selected = first.loc["plastic_momentum"]
+        left = 1 - selected["memory_share"]
+        settings = {
+            **selected[["strength", "max_ratio", "min_alpha", "max_alpha"]],
+            "b2": selected["memory_decay"],
+            "memory_weight": selected["memory_share"],
+            "activity_weight": round(left * selected["activity_share"], 3),
+            "gradient_weight": round(left * (1 - selected["activity_share"]), 3),
+        }
+        found = optax.chain(
+            npx.with_plasticity(optax.trace(0.9), **settings), optax.scale_by_learning_rate(0.1)
+        )
+        preset = npx.sgd_with_plasticity(0.1, momentum=0.9)
+        params = jnp.array([1.0, -2.0, 3.0])
+        of_found, of_preset = found.init(params), preset.init(params)
+        for gradient in (jnp.array([0.3, -0.1, 2.0]), jnp.array([-0.5, 0.2, 1.0])):
+            theirs, of_found = found.update(gradient, of_found)
+            ours, of_preset = preset.update(gradient, of_preset)
+            assert ours.tolist() == theirs.tolist()
+
+    def test_says_what_the_records_say(self):
+        found = DELTA.findall(" ".join(str(npx.sgd_with_plasticity.__doc__).split()))
+        assert len(found) == 3
+        assert set(found) <= committed_deltas()
 
 
 class TestOneAnswerPerQuestion:

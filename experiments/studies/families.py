@@ -141,8 +141,9 @@ class Families(OnTasks):
 
     @property
     def title(self) -> str:
-        """The tasks, as readers know them."""
-        return ", ".join(find_task(task).title for task in self.tasks)
+        """The families and the tasks, as readers know them."""
+        arms, tasks = map(label, self.arms), (find_task(task).title for task in self.tasks)
+        return f"{' and '.join(arms)}, on {'; '.join(tasks)}"
 
     @property
     def competitors(self) -> tuple[str, ...]:

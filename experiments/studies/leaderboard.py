@@ -136,7 +136,7 @@ class Leaderboard(OnTasks):
     @property
     def title(self) -> str:
         """The tasks, as readers know them."""
-        return ", ".join(find_task(task).title for task in self.tasks)
+        return "; ".join(find_task(task).title for task in self.tasks)
 
     @property
     def against(self) -> str:

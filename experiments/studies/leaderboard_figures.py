@@ -79,7 +79,7 @@ def draw_verdicts(axes: Axes, rows: Sequence[Row], task: str) -> None:
         axes.plot(row["mean"], place, mark, color=colour(row["treatment"]), markersize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     n = max((row["n"] for row in rows), default=0)
-    lines = (f"{find_task(task).title}, n = {n}", could_show(rows))
+    lines = (f"{find_task(task).title}, n\u00a0=\u00a0{n}", could_show(rows))
     axes.set_title("\n".join(textwrap.fill(line, WIDE) for line in lines), fontsize=9)
     axes.set_xlabel(metric.difference_axis, fontsize=9)
     plotting.plain(axes)
