@@ -16,7 +16,6 @@ from neuroplastic_optax._alias import neuroplastic as neuroplastic
 from neuroplastic_optax._alias import sgd_with_plasticity as sgd_with_plasticity
 from neuroplastic_optax._coefficient import plasticity_coefficient as plasticity_coefficient
 from neuroplastic_optax._homeostasis import homeostasis as homeostasis
-from neuroplastic_optax._migration import MigratedState as MigratedState
 from neuroplastic_optax._migration import migrate_state as migrate_state
 from neuroplastic_optax._scale_by_plasticity import scale_by_plasticity as scale_by_plasticity
 from neuroplastic_optax._traces import ScaleByPlasticityState as ScaleByPlasticityState

@@ -43,7 +43,8 @@ def migrate_state(
       params: the parameters.
 
     Returns:
-      The new state, and what was dropped and what started anew, by path.
+      A named tuple: ``state``, for the new optimizer; ``dropped``, the paths of arrays that have no
+      place in it; and ``started``, the paths of arrays that the old state had not.
 
     Examples:
       >>> import jax.numpy as jnp

@@ -207,6 +207,15 @@ class TestPreset:
         assert len(found) == 3
         assert set(found) <= committed_deltas()
 
+    def test_says_the_settings_that_it_has(self):
+        selections = pd.read_csv(COMMITTED / "families-fashion_mnist_small" / "selections.csv")
+        first = selections[selections["task"] == "fashion_mnist_small"].set_index("arm")
+        weight, b2, *bounds = first.loc[
+            "plastic_momentum", ["memory_share", "memory_decay", "min_alpha", "max_alpha"]
+        ]
+        said = f"its weight is {weight}, b2 is {b2}, and α is between {bounds[0]} and {bounds[1]}."
+        assert said in " ".join(str(npx.sgd_with_plasticity.__doc__).split())
+
 
 class TestOneAnswerPerQuestion:
     def test_is_the_one_with_the_most_seeds_and_cites_the_others(self, tmp_path: Path):

@@ -175,7 +175,7 @@ class Families(OnTasks):
         asked = list(hypotheses(parts, self.tasks, self.pairs))
         won = where_better(comparisons.table(asked), self.further, self.pairs)
         if won:
-            names = {(task, arm): [*placebos_of(arm)] for task in won for arm in won[task]}
+            names = {(task, arm): [*placebos_of(arm)] for task, arm in won}
             of_placebos, placebos = train(run, self.final_cells(chosen, names))
             rows = pd.concat([rows, of_placebos])
             asked += explanations({**parts, **placebos}, won)
@@ -189,7 +189,7 @@ class Families(OnTasks):
             {
                 FIGURE: figures.differences(found, self.tasks, CONFIRMATORY),
                 SEARCH: figures.search(budget, self.pairs),
-                **({WHY: figures.differences(found, tuple(won), ELSEWHERE)} if won else {}),
+                **({WHY: figures.differences(found, [*dict(won)], ELSEWHERE)} if won else {}),
             },
             self.report(chosen, found, table, source),
             tables.selections_table(chosen),

@@ -52,22 +52,20 @@ def hypotheses(
 
 def where_better(
     found: pd.DataFrame, further: Sequence[str], pairs: Mapping[str, str]
-) -> dict[str, list[str]]:
-    """The families that are better than their bases, by further task."""
-    better: dict[str, list[str]] = {}
-    for task in further:
-        for row in rows_of(found, family=CONFIRMATORY, condition=find_task(task).title):
-            arm = row["treatment"]
-            if row["control"] == pairs[arm] and row["verdict"] == Verdict.BETTER:
-                better.setdefault(task, []).append(arm)
-    return better
+) -> list[Key]:
+    """The further tasks, each with a family that is better than its base there."""
+    return [
+        (task, row["treatment"])
+        for task in further
+        for row in rows_of(found, family=CONFIRMATORY, condition=find_task(task).title)
+        if row["control"] == pairs[row["treatment"]] and row["verdict"] == Verdict.BETTER
+    ]
 
 
-def explanations(parts: Parts, better: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Any]]:
+def explanations(parts: Parts, better: Sequence[Key]) -> Iterator[dict[str, Any]]:
     """Those families against their placebos there."""
-    for task, arms in better.items():
-        for arm in arms:
-            yield from _compared(parts, task, arm, placebos_of(arm), ELSEWHERE)
+    for task, arm in better:
+        yield from _compared(parts, task, arm, placebos_of(arm), ELSEWHERE)
 
 
 def _compared(
